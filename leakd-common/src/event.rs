@@ -1,0 +1,141 @@
+//! What the BPF programs announce through the ring buffers.
+
+use crate::plain_data;
+
+/// Frames of a stack that are walked and kept.
+pub const MAX_FRAMES: usize = 128;
+
+/// The first word of each record.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A [`StackRecord`]: a call site seen for the first time.
+    Stack = 1,
+    /// A [`ProcessRecord`]: the target made a child process.
+    Fork = 2,
+    /// A [`ProcessRecord`]: the target replaced its program image.
+    Exec = 3,
+    /// A [`ProcessRecord`]: the target's last thread is going.
+    Exit = 4,
+    /// An [`AddressRecord`]: code was found at an address that is in no
+    /// mapping that user space has told of.
+    UnknownAddress = 5,
+}
+
+/// Why a stack walk stopped.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StackEnd {
+    /// At the outermost frame: the table says that there is no caller.
+    Bottom = 1,
+    /// In no known mapping.
+    NoMapping = 2,
+    /// In a mapping without an unwind table.
+    NoTable = 3,
+    /// At an address that the table has no row for.
+    NoRow = 4,
+    /// At a rule that the walker cannot follow.
+    Unsupported = 5,
+    /// User memory could not be read.
+    Unreadable = 6,
+    /// The rules led to no plausible frame address.
+    BadFrame = 7,
+    /// A fault of leakd: a map lookup failed that cannot.
+    Internal = 8,
+    /// At a return address of zero, as thread start routines leave it.
+    ZeroReturn = 9,
+    /// After [`MAX_FRAMES`] frames.
+    Depth = 10,
+}
+
+impl StackEnd {
+    /// The reason with this number, as found in a record.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Bottom,
+            2 => Self::NoMapping,
+            3 => Self::NoTable,
+            4 => Self::NoRow,
+            5 => Self::Unsupported,
+            6 => Self::Unreadable,
+            7 => Self::BadFrame,
+            8 => Self::Internal,
+            9 => Self::ZeroReturn,
+            10 => Self::Depth,
+            _ => return None,
+        })
+    }
+
+    /// Whether the walk saw the whole stack.
+    pub const fn complete(self) -> bool {
+        matches!(self, Self::Bottom | Self::ZeroReturn)
+    }
+}
+
+/// A call site's stack, innermost frame first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackRecord {
+    /// [`EventKind::Stack`].
+    pub kind: u32,
+    /// The target's slot.
+    pub slot: u32,
+    /// The site's key.
+    pub site: u64,
+    /// Process and thread that allocated.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The target's epoch.
+    pub epoch: u32,
+    /// [`StackEnd`].
+    pub end: u32,
+    /// Frames in use.
+    pub depth: u32,
+    /// How many of them were found by the frame pointer for want of a row.
+    pub frame_pointer_steps: u32,
+    /// Return addresses; the first lies in the caller of the allocator.
+    pub frames: [u64; MAX_FRAMES],
+}
+
+plain_data!(StackRecord = 1064);
+
+/// A change in the life of a target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessRecord {
+    /// [`EventKind::Fork`], `Exec` or `Exit`.
+    pub kind: u32,
+    /// The target's slot.
+    pub slot: u32,
+    /// The target.
+    pub tgid: u32,
+    /// Fork: the child; else 0.
+    pub child: u32,
+    /// Exec: the new epoch; else the current one.
+    pub epoch: u32,
+    /// 0.
+    pub reserved: u32,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+}
+
+plain_data!(ProcessRecord = 32);
+
+/// An address that no known mapping holds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRecord {
+    /// [`EventKind::UnknownAddress`].
+    pub kind: u32,
+    /// The target's slot.
+    pub slot: u32,
+    /// The target.
+    pub tgid: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The address.
+    pub address: u64,
+}
+
+plain_data!(AddressRecord = 24);

@@ -1,0 +1,34 @@
+//! The allocator call that a thread is in.
+
+use crate::{block::Block, plain_data};
+
+/// What is remembered between a function's entry and its return.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// The address that holds the call's return address: it names the call,
+    /// and tells an inner call (deeper) from a stale entry. 0: not in a call.
+    pub frame: u64,
+    /// The return address that was there, before a return probe replaced it.
+    pub return_address: u64,
+    /// The bytes asked for.
+    pub size: u64,
+    /// Where the block's address will be stored; 0: it is returned.
+    pub out_pointer: u64,
+    /// The probe's cookie.
+    pub cookie: u64,
+    /// How many blocks the result stands for; 0: it is not sampled.
+    pub weight: u64,
+    /// realloc: the address of the block that was taken out of the ledger at
+    /// entry; 0: none.
+    pub pending_address: u64,
+    /// realloc: that block, to be put back should the call fail.
+    pub pending: Block,
+    /// The call around this one, in another object (an interposer): the
+    /// address that holds its return address; 0: none.
+    pub outer_frame: u64,
+    /// Its return address.
+    pub outer_return_address: u64,
+}
+
+plain_data!(Call = 104);

@@ -1,0 +1,2 @@
+//! leakctl, the client.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bounded reading of ELF files that anybody may have written.

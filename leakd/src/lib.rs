@@ -1,0 +1,14 @@
+//! The engine, the views and the command line of leakd.
+//!
+//! Data goes one way: probe -> ledger (BPF maps) -> snapshot -> report model
+//! -> renderers. `docs/ARCHITECTURE.md` is the map.
+
+pub mod allocator;
+pub mod bpf;
+pub mod elf;
+pub mod engine;
+pub mod process;
+pub mod report;
+pub mod symbol;
+pub mod terminal;
+pub mod unwind;

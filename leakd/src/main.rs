@@ -1,0 +1,2 @@
+//! leakd, the daemon.
+fn main() {}
