@@ -15,11 +15,6 @@ pub enum EventKind {
     Fork = 2,
     /// A [`ProcessRecord`]: the target replaced its program image.
     Exec = 3,
-    /// A [`ProcessRecord`]: the target's last thread is going.
-    Exit = 4,
-    /// An [`AddressRecord`]: code was found at an address that is in no
-    /// mapping that user space has told of.
-    UnknownAddress = 5,
 }
 
 /// Why a stack walk stopped.
@@ -104,7 +99,7 @@ plain_data!(StackRecord = 1064);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessRecord {
-    /// [`EventKind::Fork`], `Exec` or `Exit`.
+    /// [`EventKind::Fork`] or `Exec`.
     pub kind: u32,
     /// The target's slot.
     pub slot: u32,
@@ -121,21 +116,3 @@ pub struct ProcessRecord {
 }
 
 plain_data!(ProcessRecord = 32);
-
-/// An address that no known mapping holds.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressRecord {
-    /// [`EventKind::UnknownAddress`].
-    pub kind: u32,
-    /// The target's slot.
-    pub slot: u32,
-    /// The target.
-    pub tgid: u32,
-    /// 0.
-    pub reserved: u32,
-    /// The address.
-    pub address: u64,
-}
-
-plain_data!(AddressRecord = 24);

@@ -33,50 +33,43 @@ pub struct TargetConfig {
 plain_data!(TargetConfig = 16);
 
 /// Index of each counter in [`TargetCounters`].
+///
+/// The hot paths bump one counter a call; the rest is derived, see
+/// [`TargetCounters`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
-    /// Calls of an allocating function that returned a block, sampled or not.
-    Allocations = 0,
-    /// Calls of a freeing function (realloc included) with a block.
-    Frees = 1,
+    /// Blocks put into the ledger.
+    Inserted = 0,
+    /// Blocks taken out of it because they were freed.
+    Removed = 1,
     /// Frees of an address that is not in the ledger: allocated before the
-    /// attach, sampled out, or never allocated.
+    /// attach, sampled out, lost, or never allocated.
     UnknownFrees = 2,
-    /// Allocations that returned no block.
+    /// Calls that returned no block.
     Failed = 3,
-    /// Blocks in the ledger: put in ...
-    Inserted = 4,
-    /// ... and taken out.
-    Removed = 5,
     /// Allocations that sampling left out.
-    SampledOut = 6,
+    SampledOut = 4,
     /// Lost: the target's ledger was full.
-    LostLedgerFull = 7,
-    /// Lost: the kernel had no memory for the block, or was busy.
-    LostNoMemory = 8,
+    LostLedgerFull = 5,
+    /// Lost: the kernel had no memory for the block, or its lock was busy.
+    LostNoMemory = 6,
     /// Lost: no room for the thread's state.
-    LostThread = 9,
-    /// Lost: return without entry or entry without return.
-    LostUnpaired = 10,
+    LostThread = 7,
+    /// Lost: a return without its entry, or an entry without its return.
+    LostUnpaired = 8,
+    /// Bytes of the allocations lost for want of room or memory.
+    LostBytes = 9,
     /// Not lost, but counted under one site: the site table was full.
-    SitesFull = 11,
+    SitesFull = 10,
     /// Stacks that found no room in the ring; they are announced again.
-    RingFull = 12,
-    /// Two threads freed the same block.
-    DoubleFrees = 13,
-    /// Stacks walked ...
-    Stacks = 14,
-    /// ... and those that reached the outermost frame.
-    StacksComplete = 15,
-    /// Probe hits, entry and return, for the cost estimate.
-    EntryTraps = 16,
-    /// Return probe hits.
-    ReturnTraps = 17,
-    /// Bytes of the allocations counted in `Allocations`.
-    AllocatedBytes = 18,
-    /// Bytes that the `Lost*` allocations had.
-    LostBytes = 19,
+    RingFull = 11,
+    /// A block that two threads freed at the same time.
+    DoubleFrees = 12,
+    /// Stacks that did not reach the outermost frame.
+    StacksIncomplete = 13,
+    /// Calls inside an allocator call, which are not counted as allocations.
+    Nested = 14,
 }
 
 /// Number of counters, with room to grow.
@@ -97,4 +90,27 @@ impl TargetCounters {
     pub const fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize]
     }
+
+    /// Allocations that were seen, whether they could be kept or not.
+    pub const fn allocations(&self) -> u64 {
+        self.get(Counter::Inserted)
+            + self.get(Counter::SampledOut)
+            + self.get(Counter::LostLedgerFull)
+            + self.get(Counter::LostNoMemory)
+    }
+
+    /// Frees that were seen.
+    pub const fn frees(&self) -> u64 {
+        self.get(Counter::Removed) + self.get(Counter::UnknownFrees)
+    }
+}
+
+/// The sampling class of a size in bytes: the power of two, then the three
+/// bits after the leading one.
+#[inline(always)]
+pub const fn sample_class(size: u64) -> usize {
+    let size = size | 1;
+    let power = 63 - size.leading_zeros();
+    let fraction = if power >= 3 { size >> (power - 3) } else { size << (3 - power) } & 7;
+    (power as usize) << 3 | fraction as usize
 }

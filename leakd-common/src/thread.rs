@@ -29,6 +29,29 @@ pub struct Call {
     pub outer_frame: u64,
     /// Its return address.
     pub outer_return_address: u64,
+    /// Its cookie.
+    pub outer_cookie: u64,
+    /// 1: an inner call in another object has done this call's work, so its
+    /// return counts nothing.
+    pub delegated: u64,
 }
 
-plain_data!(Call = 104);
+plain_data!(Call = 120);
+
+impl Call {
+    /// Not in a call.
+    pub const NONE: Self = Self {
+        frame: 0,
+        return_address: 0,
+        size: 0,
+        out_pointer: 0,
+        cookie: 0,
+        weight: 0,
+        pending_address: 0,
+        pending: Block { size_and_owner: 0, birth_ns: 0, site: 0, weight: 0, tid: 0 },
+        outer_frame: 0,
+        outer_return_address: 0,
+        outer_cookie: 0,
+        delegated: 0,
+    };
+}

@@ -1,5 +1,31 @@
+//! The BPF programs of leakd.
+//!
+//! | room | concern |
+//! |---|---|
+//! | [`allocator`] | what a call of malloc, free and the like means |
+//! | [`ledger`] | outstanding blocks, call sites, counters, sampling |
+//! | [`unwind`] | the walk over a user stack |
+//! | [`lifecycle`] | fork, exec and thread exit |
+//! | [`ring`] | announcements to user space |
+//! | [`support`] | the few things the BPF target lacks or spells oddly |
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features)] // BPF has no other way to an atomic add
+
+mod allocator;
+mod ledger;
+mod lifecycle;
+mod ring;
+mod support;
+mod unwind;
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

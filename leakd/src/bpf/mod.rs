@@ -1,1 +1,11 @@
 //! The bpf(2) system call: the one place that speaks to it.
+//!
+//! aya makes the maps and loads what it can; [`program`] and [`link`] do what
+//! aya 0.14 cannot: programs for uprobe_multi and uprobe sessions must be
+//! loaded with that attach type.
+
+pub mod features;
+pub mod link;
+pub mod object;
+pub mod program;
+pub mod sys;

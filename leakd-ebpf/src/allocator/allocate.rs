@@ -1,0 +1,298 @@
+//! Functions that hand memory out: the entry remembers what was asked for,
+//! the return records what was given.
+
+use super::{THREADS, no_private_stack};
+use crate::{
+    ledger::{Blocks, Sites, TARGETS, count, weight},
+    support::{Registers, opaque, read_user},
+    unwind::{self, Walk},
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};
+use core::ffi::c_void;
+use leakd_common::{
+    block::Block,
+    cookie::{CUSTOM_OWNER, Cookie, Function},
+    target::Counter,
+    thread::Call,
+};
+
+/// Further down the stack than this, an allocator does not call itself.
+const NESTING_BYTES: u64 = 1 << 20;
+
+/// In .rodata: the BPF stack has no room to spare.
+#[unsafe(no_mangle)]
+static NO_CALL: Call = Call::NONE;
+
+#[inline(always)]
+fn cookie(context: *mut c_void) -> Cookie {
+    // SAFETY: the helper takes the program's own context.
+    Cookie(unsafe { helper::bpf_get_attach_cookie(context) })
+}
+
+/// Entry and return in one program, for kernels with uprobe sessions (6.13).
+/// Returns 1 at entry to have no return probe.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+pub fn allocate_session(context: *mut c_void) -> u32 {
+    let registers = Registers::new(context);
+    let cookie = cookie(context);
+    no_private_stack!(context, cookie.0 == u64::MAX, NO_STACK_SESSION);
+    // SAFETY: the helper takes the program's own context. The session's entry
+    // runs at the probed address, its return at the caller's.
+    if registers.instruction() == unsafe { helper::bpf_get_func_ip(context) } {
+        u32::from(!enter(registers, cookie, true))
+    } else {
+        leave(registers, cookie);
+        0
+    }
+}
+
+/// The entry, where there are no sessions.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+pub fn allocate_entry(context: *mut c_void) -> u32 {
+    let cookie = cookie(context);
+    no_private_stack!(context, cookie.0 == u64::MAX, NO_STACK_ENTRY);
+    enter(Registers::new(context), cookie, false);
+    0
+}
+
+/// The return, where there are no sessions.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uretprobe")]
+pub fn allocate_return(context: *mut c_void) -> u32 {
+    let cookie = cookie(context);
+    no_private_stack!(context, cookie.0 == u64::MAX, NO_STACK_RETURN);
+    leave(Registers::new(context), cookie);
+    0
+}
+
+/// This thread's call, made if need be.
+#[inline(always)]
+fn call_of_thread(tid: u32) -> Option<*mut Call> {
+    if let Some(call) = THREADS.get_ptr_mut(tid) {
+        return Some(call);
+    }
+    let _ = THREADS.insert(tid, &NO_CALL, 1);
+    THREADS.get_ptr_mut(tid)
+}
+
+/// Whether a return probe has taken the place of the return address there: the
+/// call that it belongs to has not returned. The kernel's trampoline is the
+/// first instruction of a page of its own (kernel/events/uprobes.c, xol area).
+#[inline(always)]
+fn is_running(frame: u64) -> bool {
+    read_user::<u64>(frame).is_some_and(|address| address != 0 && address & 0xfff == 0)
+}
+
+/// Handles the entry; true if the return is wanted. `optional_return`: the
+/// return comes only if it is wanted.
+#[inline(always)]
+fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
+    let slot = cookie.slot();
+    let Some(config) = TARGETS.get(slot) else { return false };
+    if config.paused != 0 {
+        return false;
+    }
+    let Some(call) = call_of_thread(bpf_get_current_pid_tgid() as u32) else {
+        count(slot, Counter::LostThread);
+        return false;
+    };
+    // SAFETY: one thread has one call, and a thread is at one place at a time;
+    // the value lives in a hash map, whose elements outlive the program.
+    let call = unsafe { &mut *call };
+    let frame = registers.frame_at_entry();
+
+    call.outer_frame = if call.frame == 0 {
+        0
+    } else if call.frame > frame && call.frame - frame < NESTING_BYTES && is_running(call.frame) {
+        let around = Cookie(call.cookie);
+        if around.owner() == cookie.owner() || around.owner() == CUSTOM_OWNER {
+            count(slot, Counter::Nested);
+            return false;
+        }
+        settle_pending(call, slot, true);
+        call.outer_return_address = call.return_address;
+        call.outer_cookie = call.cookie;
+        call.frame
+    } else {
+        // Left by longjmp, by an exception, or by a switch to another stack.
+        settle_pending(call, slot, true);
+        count(slot, Counter::LostUnpaired);
+        0
+    };
+    call.frame = 0;
+
+    let mut out_pointer = 0;
+    let mut old = 0;
+    let function = cookie.function();
+    // Products may wrap: such a call returns no block, so the size is not used.
+    let size = if function == Function::Malloc as u8 || function == Function::Valloc as u8 {
+        registers.argument(1)
+    } else if function == Function::Calloc as u8 {
+        registers.argument(1).wrapping_mul(registers.argument(2))
+    } else if function == Function::Realloc as u8 {
+        old = registers.argument(1);
+        registers.argument(2)
+    } else if function == Function::Reallocarray as u8 {
+        old = registers.argument(1);
+        registers.argument(2).wrapping_mul(registers.argument(3))
+    } else if function == Function::Memalign as u8 {
+        registers.argument(2)
+    } else if function == Function::PosixMemalign as u8 {
+        out_pointer = registers.argument(1);
+        registers.argument(3)
+    } else {
+        let place = cookie.arguments();
+        out_pointer = registers.argument(place.pointer);
+        let size = registers.argument(place.size);
+        if place.count == 0 { size } else { size.wrapping_mul(registers.argument(place.count)) }
+    };
+
+    let weight = weight(slot, size);
+    // A plain malloc that is not sampled needs no return probe. Others may
+    // call malloc inside, and their end must be known to tell.
+    if optional_return && weight == 0 && function == Function::Malloc as u8 && call.outer_frame == 0
+    {
+        count(slot, Counter::SampledOut);
+        return false;
+    }
+    if old != 0 {
+        take_old(call, slot, old, cookie);
+    }
+    call.return_address = read_user::<u64>(frame).unwrap_or(0);
+    call.size = size;
+    call.out_pointer = out_pointer;
+    call.cookie = cookie.0;
+    call.weight = u64::from(weight);
+    call.delegated = 0;
+    call.frame = frame;
+    true
+}
+
+/// realloc: the old block leaves the ledger at entry, so that another thread
+/// that is given its address finds it free.
+#[inline(always)]
+fn take_old(call: &mut Call, slot: u32, address: u64, cookie: Cookie) {
+    let Some(blocks) = Blocks::of(slot) else { return };
+    match blocks.get(address) {
+        Some(block) if block.owner() == cookie.owner() || block.owner() == CUSTOM_OWNER => {
+            if blocks.take(address) {
+                call.pending = block;
+                call.pending_address = address;
+            }
+        }
+        Some(_) => {}
+        None => count(slot, Counter::UnknownFrees),
+    }
+}
+
+/// Decides the fate of the block that realloc took out of the ledger.
+#[inline(always)]
+fn settle_pending(call: &mut Call, slot: u32, freed: bool) {
+    if call.pending_address == 0 {
+        return;
+    }
+    if let Some(blocks) = Blocks::of(slot) {
+        let block = call.pending;
+        if freed {
+            blocks.account_freed(&block);
+        } else {
+            blocks.insert(call.pending_address, &block);
+        }
+    }
+    call.pending_address = 0;
+}
+
+/// Handles the return.
+#[inline(always)]
+fn leave(registers: Registers, cookie: Cookie) {
+    let slot = cookie.slot();
+    let ids = bpf_get_current_pid_tgid();
+    let Some(call) = THREADS.get_ptr_mut(ids as u32) else {
+        count(slot, Counter::LostUnpaired);
+        return;
+    };
+    // SAFETY: as in `enter`.
+    let call = unsafe { &mut *call };
+    if call.frame != registers.frame_at_return() {
+        // Without sessions, an inner call that does not count returns here too.
+        if call.frame == 0 || Cookie(call.cookie).owner() != cookie.owner() {
+            count(slot, Counter::LostUnpaired);
+        }
+        return;
+    }
+    call.frame = 0;
+    if call.delegated == 0 {
+        let address = if call.out_pointer == 0 {
+            registers.result()
+        } else if registers.result() as u32 == 0 {
+            read_user::<u64>(call.out_pointer).unwrap_or(0)
+        } else {
+            0
+        };
+        // MAP_FAILED, for functions that are mmap at heart.
+        let given = address != 0 && address != u64::MAX;
+        settle_pending(call, slot, given || call.size == 0);
+        if !given {
+            count(slot, Counter::Failed);
+        } else if call.weight == 0 {
+            count(slot, Counter::SampledOut);
+        } else {
+            record(registers, call, cookie, ids, address);
+        }
+    }
+    if call.outer_frame != 0 {
+        call.frame = call.outer_frame;
+        call.return_address = call.outer_return_address;
+        call.cookie = call.outer_cookie;
+        call.outer_frame = 0;
+        call.delegated = 1;
+    }
+}
+
+/// Puts a block that has just been handed out into the ledger.
+#[inline(always)]
+fn record(registers: Registers, call: &Call, cookie: Cookie, ids: u64, address: u64) {
+    let slot = cookie.slot();
+    let (Some(blocks), Some(sites), Some(config)) =
+        (Blocks::of(slot), Sites::of(slot), TARGETS.get(slot))
+    else {
+        return;
+    };
+    let epoch = config.epoch;
+    let start = || {
+        Walk::at_return(
+            registers.instruction(),
+            registers.stack(),
+            registers.frame_pointer(),
+            config.tgid,
+            epoch,
+            call.outer_frame,
+            call.outer_return_address,
+        )
+    };
+    let key = {
+        let mut walk = start();
+        unwind::walk(&mut walk);
+        opaque(walk.hash)
+    };
+    let Some((key, site)) = sites.find_or_make(key) else { return };
+    // SAFETY: the helper has no preconditions.
+    let birth_ns = unsafe { helper::bpf_ktime_get_ns() };
+    let block = Block {
+        size_and_owner: Block::pack(call.size, cookie.owner()),
+        birth_ns,
+        site: key,
+        weight: call.weight as u32,
+        tid: ids as u32,
+    };
+    if blocks.insert(address, &block) {
+        count(slot, Counter::Inserted);
+        Sites::allocated(site, &block);
+    }
+    // SAFETY: `site` is a value of the site map, which outlives the program.
+    if unsafe { (*site).announced } == 0 {
+        sites.announce(key, site, start(), ids, epoch);
+    }
+}

@@ -1,0 +1,54 @@
+//! Functions that take memory back.
+
+use super::{THREADS, no_private_stack};
+use crate::{
+    ledger::{Blocks, count},
+    support::Registers,
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};
+use core::ffi::c_void;
+use leakd_common::{
+    cookie::{CUSTOM_OWNER, Cookie, Function},
+    target::Counter,
+};
+
+/// The entry of `free` and its like.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+pub fn free_entry(context: *mut c_void) -> u32 {
+    // SAFETY: the helper takes the program's own context.
+    let cookie = Cookie(unsafe { helper::bpf_get_attach_cookie(context) });
+    no_private_stack!(context, cookie.0 == u64::MAX, NO_STACK_FREE);
+    let registers = Registers::new(context);
+    let address = if cookie.function() == Function::Free as u8 {
+        registers.argument(1)
+    } else {
+        registers.argument(cookie.arguments().pointer)
+    };
+    if address == 0 {
+        return 0;
+    }
+    let slot = cookie.slot();
+    let Some(blocks) = Blocks::of(slot) else { return 0 };
+    let Some(block) = blocks.get(address) else {
+        if !is_inside_a_call(cookie) {
+            count(slot, Counter::UnknownFrees);
+        }
+        return 0;
+    };
+    // A block ends where it was made: the `free` of an interposer may or may
+    // not pass it on.
+    let owner = block.owner();
+    if owner == cookie.owner() || owner == CUSTOM_OWNER || cookie.owner() == CUSTOM_OWNER {
+        blocks.remove(address, &block);
+    }
+    0
+}
+
+/// realloc took its old block out of the ledger before it calls free on it.
+#[inline(always)]
+fn is_inside_a_call(cookie: Cookie) -> bool {
+    let Some(call) = THREADS.get_ptr_mut(bpf_get_current_pid_tgid() as u32) else { return false };
+    // SAFETY: this thread's own call; see `allocate::enter`.
+    unsafe { (*call).frame != 0 && Cookie((*call).cookie).owner() == cookie.owner() }
+}

@@ -1,0 +1,80 @@
+//! The life of targets: fork, exec, thread exit.
+//!
+//! A process's end is seen by user space through its pidfd.
+
+use crate::{allocator::THREADS, ledger::TARGETS, ring};
+use aya_ebpf::{
+    btf_maps::HashMap,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::{btf_map, tracepoint},
+    programs::TracePointContext,
+};
+use leakd_common::event::{EventKind, ProcessRecord};
+
+/// The slot of each traced process, by tgid.
+#[btf_map]
+static SLOTS: HashMap<u32, u32, 1024> = HashMap::new();
+
+/// Offset of `child_pid` in the record of sched:sched_process_fork; user space
+/// reads it from the event's format, since it differs between kernels.
+#[unsafe(no_mangle)]
+static FORK_CHILD_OFFSET: aya_ebpf::Global<u32> = aya_ebpf::Global::new(20);
+
+#[inline(always)]
+fn slot_of(tgid: u32) -> Option<u32> {
+    // SAFETY: the value is copied at once; slots change only from user space.
+    unsafe { SLOTS.get(tgid).copied() }
+}
+
+#[inline(always)]
+fn announce(kind: EventKind, slot: u32, tgid: u32, child: u32, epoch: u32) {
+    let Some(ring) = ring::current() else { return };
+    // SAFETY: the helper has no preconditions.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let record =
+        ProcessRecord { kind: kind as u32, slot, tgid, child, epoch, reserved: 0, time_ns };
+    // Rare and wanted at once: wake the reader. A full ring is found out by
+    // user space all the same: it compares epochs and polls the process.
+    let _ = ring.output_untyped::<ProcessRecord>(record, 2);
+}
+
+/// A target (or a thread of it) made a thread or a process.
+#[tracepoint]
+pub fn process_fork(context: TracePointContext) -> u32 {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(slot) = slot_of(tgid) else { return 0 };
+    let Some(config) = TARGETS.get(slot) else { return 0 };
+    // SAFETY: the offset was taken from the event's own format.
+    let child = unsafe { context.read_at::<u32>(FORK_CHILD_OFFSET.load() as usize) };
+    if let Ok(child) = child {
+        announce(EventKind::Fork, slot, tgid, child, config.epoch);
+    }
+    0
+}
+
+/// A target replaced its program image: what it had allocated is gone.
+#[tracepoint]
+pub fn process_exec(_context: TracePointContext) -> u32 {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(slot) = slot_of(tgid) else { return 0 };
+    let Some(config) = TARGETS.get_ptr_mut(slot) else { return 0 };
+    // SAFETY: one thread is left in a process that execs, and user space does
+    // not write the epoch while a target is attached.
+    let epoch = unsafe {
+        (*config).epoch = (*config).epoch.wrapping_add(1);
+        (*config).epoch
+    };
+    let _ = THREADS.remove(tgid);
+    announce(EventKind::Exec, slot, tgid, 0, epoch);
+    0
+}
+
+/// A thread ends: forget the call that it was in.
+#[tracepoint]
+pub fn process_exit(_context: TracePointContext) -> u32 {
+    let ids = bpf_get_current_pid_tgid();
+    if slot_of((ids >> 32) as u32).is_some() {
+        let _ = THREADS.remove(ids as u32);
+    }
+    0
+}

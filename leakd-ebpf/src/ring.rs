@@ -1,0 +1,45 @@
+//! One ring buffer a CPU, for what is rare: new stacks and the life of
+//! processes. Never an event for each malloc.
+
+use aya_ebpf::{
+    btf_maps::{ArrayOfMaps, RingBuf},
+    helpers::generated as helper,
+    macros::btf_map,
+};
+use core::ffi::c_void;
+use leakd_common::event::StackRecord;
+
+/// Most CPUs that a machine may number.
+const CPUS: usize = 1024;
+/// Bytes of a ring in this object's type; user space makes them as large as
+/// it likes.
+const RING_BYTES: usize = 256 << 10;
+/// A reader is woken early once this many bytes wait; else it polls. The
+/// default, a wake-up for each record, costs 10 us a record.
+const WAKE_BYTES: u64 = 16 << 10;
+
+const NO_WAKEUP: u64 = 1; // BPF_RB_NO_WAKEUP
+const FORCE_WAKEUP: u64 = 2; // BPF_RB_FORCE_WAKEUP
+
+#[btf_map]
+static RINGS: ArrayOfMaps<RingBuf<StackRecord, RING_BYTES>, CPUS> = ArrayOfMaps::new();
+
+/// This CPU's ring, if user space has made one.
+#[inline(always)]
+pub fn current() -> Option<&'static RingBuf<StackRecord, RING_BYTES>> {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { helper::bpf_get_smp_processor_id() };
+    RINGS.get(cpu)
+}
+
+/// The wake-up flag for a record that is about to be submitted.
+#[inline(always)]
+pub fn wake_flag(ring: &RingBuf<StackRecord, RING_BYTES>) -> u64 {
+    let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
+    // SAFETY: `ring` is a ring buffer map; query 0 is BPF_RB_AVAIL_DATA.
+    if unsafe { helper::bpf_ringbuf_query(ring, 0) } > WAKE_BYTES {
+        FORCE_WAKEUP
+    } else {
+        NO_WAKEUP
+    }
+}

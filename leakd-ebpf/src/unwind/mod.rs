@@ -1,0 +1,147 @@
+//! The walk over a user stack, by the tables that user space makes from
+//! .eh_frame (see `leakd_common::unwind`).
+//!
+//! The loop and its parts are global functions: the verifier looks at each
+//! once, instead of at every path through 128 frames. State travels in a
+//! [`Walk`] on the BPF stack, never in a per-CPU map, which a program that
+//! preempts this one would overwrite.
+
+mod mapping;
+mod step;
+mod table;
+
+use crate::support::opaque;
+use core::hint::black_box;
+use leakd_common::event::{MAX_FRAMES, StackEnd};
+use step::step;
+
+/// Nothing went wrong so far; below every [`StackEnd`].
+const GO_ON: u64 = 0;
+
+/// The return addresses of a stack.
+pub type Frames = [u64; MAX_FRAMES];
+
+/// The state of a walk: the frame it is at, and the mapping that it is in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    instruction: u64,
+    stack: u64,
+    frame_pointer: u64,
+    /// The mapping that holds the frame; empty (1..0) before the first.
+    begin: u64,
+    end_of_mapping: u64,
+    bias: u64,
+    table: u32,
+    /// 1: `instruction` is a return address, so the call is before it.
+    is_return_address: u32,
+    first_page: u32,
+    pages: u32,
+    row_cell: u32,
+    tgid: u32,
+    /// A call around the probed one whose return address has been replaced.
+    outer_frame: u64,
+    outer_return_address: u64,
+    /// Hash over the return addresses.
+    pub hash: u64,
+    /// [`StackEnd`], once the walk is over.
+    pub end: u32,
+    /// Frames walked.
+    pub depth: u32,
+    /// Frames that were found by the frame pointer.
+    pub frame_pointer_steps: u32,
+    reserved: u32,
+}
+
+impl Walk {
+    /// A walk that begins where a function has just returned to.
+    #[inline(always)]
+    pub fn at_return(
+        instruction: u64,
+        stack: u64,
+        frame_pointer: u64,
+        tgid: u32,
+        seed: u32,
+        outer_frame: u64,
+        outer_return_address: u64,
+    ) -> Self {
+        Self {
+            instruction,
+            stack,
+            frame_pointer,
+            begin: 1,
+            end_of_mapping: 0,
+            bias: 0,
+            table: 0,
+            is_return_address: 1,
+            first_page: 0,
+            pages: 0,
+            row_cell: 0,
+            tgid,
+            outer_frame,
+            outer_return_address,
+            hash: seed as u64,
+            end: 0,
+            depth: 0,
+            frame_pointer_steps: 0,
+            reserved: 0,
+        }
+    }
+}
+
+#[inline(always)]
+fn mix(hash: u64, value: u64) -> u64 {
+    let mixed = (hash ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 29)
+}
+
+/// Walks to the end of the stack; leaves hash, depth and end in `walk`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk(walk: *mut Walk) -> u64 {
+    if walk.is_null() {
+        return StackEnd::Internal as u64;
+    }
+    // SAFETY: not null, and the verifier checks that it is a whole Walk.
+    let state = unsafe { &mut *walk };
+    let mut end = StackEnd::Depth as u64;
+    let mut depth = 0u32;
+    while depth < MAX_FRAMES as u32 {
+        state.hash = mix(state.hash, state.instruction);
+        depth += 1;
+        let status = opaque(step(walk));
+        if status != GO_ON {
+            end = status;
+            break;
+        }
+    }
+    state.end = end as u32;
+    state.depth = depth;
+    0
+}
+
+/// The same walk, with the return addresses kept in `frames`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk_into(walk: *mut Walk, frames: *mut Frames) -> u64 {
+    if walk.is_null() || frames.is_null() {
+        return StackEnd::Internal as u64;
+    }
+    // SAFETY: not null, and the verifier checks that it is a whole Walk.
+    let state = unsafe { &mut *walk };
+    let mut end = StackEnd::Depth as u64;
+    let mut depth = 0u32;
+    while depth < MAX_FRAMES as u32 {
+        // SAFETY: the verifier sees the mask, and that it is below MAX_FRAMES.
+        unsafe { (*frames)[(black_box(depth) as usize) & (MAX_FRAMES - 1)] = state.instruction };
+        depth += 1;
+        let status = opaque(step(walk));
+        if status != GO_ON {
+            end = status;
+            break;
+        }
+    }
+    state.end = end as u32;
+    state.depth = depth;
+    0
+}

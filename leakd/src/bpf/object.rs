@@ -1,0 +1,101 @@
+//! The BPF object, loaded: its maps and its tracepoint programs.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::maps::{Map, MapData};
+use aya::programs::TracePoint;
+use aya::{Btf, Ebpf, EbpfLoader};
+
+/// The BPF object that the build script made.
+pub static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakd.bpf.o"));
+
+/// Why the BPF object could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// aya refused it, or the kernel did.
+    #[error("cannot load the BPF maps and programs: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// A tracepoint program failed.
+    #[error("cannot attach to the tracepoint {event}: {source}")]
+    Tracepoint {
+        /// The event.
+        event: String,
+        /// The cause.
+        source: aya::programs::ProgramError,
+    },
+    /// The tracing file system is not there.
+    #[error(
+        "cannot read the format of the tracepoint {0}: mount tracefs \
+         (mount -t tracefs tracefs /sys/kernel/tracing)"
+    )]
+    NoTracing(String),
+    /// The object and this program do not fit together.
+    #[error("the BPF object has no {0}: leakd was built from mixed sources")]
+    Missing(String),
+}
+
+/// The loaded object. Dropping it detaches its tracepoints and frees its maps.
+#[derive(Debug)]
+pub struct BpfObject {
+    ebpf: Ebpf,
+}
+
+impl BpfObject {
+    /// Makes the maps. `fork_child_offset` is where sched:sched_process_fork
+    /// has its `child_pid`.
+    pub fn load(fork_child_offset: u32) -> Result<Self, ObjectError> {
+        let btf = Btf::from_sys_fs().ok();
+        let ebpf = EbpfLoader::new()
+            .btf(btf.as_ref())
+            .override_global("FORK_CHILD_OFFSET", &fork_child_offset, true)
+            .load(BYTES)?;
+        Ok(Self { ebpf })
+    }
+
+    /// Loads and attaches a tracepoint program; it stays until the object goes.
+    pub fn attach_tracepoint(
+        &mut self,
+        program: &str,
+        category: &str,
+        name: &str,
+    ) -> Result<(), ObjectError> {
+        let failed =
+            |source| ObjectError::Tracepoint { event: format!("{category}:{name}"), source };
+        let program: &mut TracePoint = self
+            .ebpf
+            .program_mut(program)
+            .ok_or_else(|| ObjectError::Missing(program.to_owned()))?
+            .try_into()
+            .map_err(failed)?;
+        program.load().map_err(failed)?;
+        program.attach(category, name).map_err(failed)?;
+        Ok(())
+    }
+
+    /// The descriptor of a map.
+    pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, ObjectError> {
+        self.ebpf
+            .map(name)
+            .and_then(data)
+            .map(|data| data.fd().as_fd())
+            .ok_or_else(|| ObjectError::Missing(format!("map {name}")))
+    }
+
+    /// Every map, by name.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.ebpf.maps().filter_map(|(name, map)| Some((name, data(map)?.fd().as_fd())))
+    }
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::ProgramArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
