@@ -1,0 +1,27 @@
+//! `cargo xtask bench`
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::{toolchain, workspace};
+
+/// The benchmark: an example of the package leakd, so that it sees the library
+/// and stays out of what is installed.
+const BENCHMARK: &str = "bench";
+
+/// Builds the benchmark and runs it as root.
+pub fn run(arguments: &[String]) -> Result<()> {
+    toolchain::ensure()?;
+    if !workspace::root().join("leakd/examples").join(BENCHMARK).with_extension("rs").is_file() {
+        bail!("leakd/examples/{BENCHMARK}.rs does not exist: there is nothing to measure yet");
+    }
+    process::run(
+        workspace::cargo().args(["build", "--locked", "--release", "--package", "leakd"]).args([
+            "--bins",
+            "--example",
+            BENCHMARK,
+        ]),
+    )?;
+    let program = workspace::programs(true).join("examples").join(BENCHMARK);
+    process::run(process::as_root(program, &[], "attach probes to a process")?.args(arguments))
+}

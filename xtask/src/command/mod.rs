@@ -1,0 +1,8 @@
+//! The commands, one module each.
+
+pub mod bench;
+pub mod build;
+pub mod lint;
+pub mod run;
+pub mod setup;
+pub mod test;

@@ -1,0 +1,162 @@
+//! `cargo xtask test`
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::build;
+use crate::process::{self, say};
+use crate::{toolchain, workspace};
+
+/// Debian packages that hold the programs under test: servers, allocators, C
+/// libraries and compilers.
+const PACKAGES: [&str; 12] = [
+    "g++",
+    "gcc",
+    "gcc-multilib",
+    "libjemalloc2",
+    "libmimalloc2.0",
+    "libtcmalloc-minimal4",
+    "musl-tools",
+    "nginx-light",
+    "python3",
+    "redis-server",
+    "redis-tools",
+    "wrk",
+];
+
+/// Services that those packages bring. They are neither started nor, if the
+/// packages were not there before, left enabled for the next boot.
+const SERVICES: [toolchain::apt::Service; 2] = [
+    toolchain::apt::Service { package: "nginx-light", unit: "nginx.service" },
+    toolchain::apt::Service { package: "redis-server", unit: "redis-server.service" },
+];
+
+/// A test program.
+#[derive(Debug)]
+struct TestProgram {
+    path: PathBuf,
+    /// The package's directory, in which tests run.
+    directory: PathBuf,
+    name: String,
+    /// It comes from a package's `tests/`: it attaches to real processes.
+    end_to_end: bool,
+}
+
+/// Runs the unit tests as the calling user and the end-to-end tests as root.
+pub fn run(arguments: &[String]) -> Result<()> {
+    toolchain::ensure()?;
+    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")?;
+    // The end-to-end tests start the finished programs, too.
+    build::packages(false, &["leakd", "leaky-server"])?;
+    let (end_to_end, unit): (Vec<_>, Vec<_>) =
+        programs()?.into_iter().partition(|program| program.end_to_end);
+
+    let mut failed = Vec::new();
+    for program in &unit {
+        say!("test {}", program.name);
+        let mut command = Command::new(&program.path);
+        command.env("CARGO_MANIFEST_DIR", &program.directory);
+        execute(command, program, arguments, &mut failed)?;
+    }
+    for program in &end_to_end {
+        say!("test {} (end to end, as root)", program.name);
+        let variables = [("CARGO_MANIFEST_DIR", program.directory.as_os_str())];
+        let reason = "attach probes to the processes of the tests";
+        let command = process::as_root(&program.path, &variables, reason)?;
+        execute(command, program, arguments, &mut failed)?;
+    }
+    if arguments.is_empty() {
+        say!("test documentation");
+        let mut documentation = workspace::cargo();
+        documentation.args(["test", "--locked", "--doc", "--package", "leakd"]);
+        if !process::status(&mut documentation)?.success() {
+            failed.push("documentation");
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tests failed: {}", failed.join(", "));
+    }
+    say!("all tests passed: {} unit, {} end-to-end programs", unit.len(), end_to_end.len());
+    Ok(())
+}
+
+fn execute<'a>(
+    mut command: Command,
+    program: &'a TestProgram,
+    arguments: &[String],
+    failed: &mut Vec<&'a str>,
+) -> Result<()> {
+    command.args(arguments).current_dir(&program.directory);
+    if !process::status(&mut command)?.success() {
+        failed.push(&program.name);
+    }
+    Ok(())
+}
+
+/// Builds the test programs of the default members and asks cargo where they
+/// are: root, who runs some of them, may have no cargo.
+fn programs() -> Result<Vec<TestProgram>> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
+    let messages = process::output(cargo.stdout(Stdio::piped()))?;
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo printed no valid JSON")?;
+        programs.extend(test_program(&message));
+    }
+    if programs.is_empty() {
+        bail!("cargo built no test program");
+    }
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(programs)
+}
+
+/// The test program that one of cargo's messages tells of. The messages are
+/// described at <https://doc.rust-lang.org/cargo/reference/external-tools.html>.
+fn test_program(message: &Value) -> Option<TestProgram> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    let directory = manifest.parent()?.to_owned();
+    let package = directory.file_name().unwrap_or(OsStr::new("?")).to_string_lossy().into_owned();
+    let kind = message["target"]["kind"][0].as_str()?;
+    let target = message["target"]["name"].as_str()?;
+    Some(TestProgram {
+        path: message["executable"].as_str()?.into(),
+        directory,
+        name: format!("{package}/{kind}/{target}"),
+        end_to_end: kind == "test",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that test programs are told from other artifacts, and those from
+    /// `tests/` from unit tests.
+    #[test]
+    fn reads_cargo_messages() {
+        let message = |kind: &str, test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "manifest_path": "/tree/leakd/Cargo.toml",
+                "target": {"kind": [kind], "name": "attach"},
+                "profile": {"test": test},
+                "executable": "/tree/target/debug/deps/attach-0123",
+            })
+        };
+        let program = test_program(&message("test", true)).expect("an end-to-end test");
+        assert!(program.end_to_end);
+        assert_eq!(program.name, "leakd/test/attach");
+        assert_eq!(program.directory, Path::new("/tree/leakd"));
+        assert!(!test_program(&message("lib", true)).expect("a unit test").end_to_end);
+        assert!(test_program(&message("bin", false)).is_none());
+        assert!(test_program(&serde_json::json!({"reason": "build-finished"})).is_none());
+    }
+}

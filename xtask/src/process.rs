@@ -1,0 +1,145 @@
+//! Starting other programs.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Prints one line of progress, on standard error.
+macro_rules! say {
+    ($($argument:tt)*) => { eprintln!("xtask: {}", format_args!($($argument)*)) };
+}
+pub(crate) use say;
+
+/// Runs a program and waits for it; an error names it if it does not succeed.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("{} failed ({status})", name(command));
+    }
+    Ok(())
+}
+
+/// Runs a program and waits for it.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    command.status().map_err(|error| cannot_start(command, error))
+}
+
+/// Runs a program and returns what it printed on standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    command.stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| cannot_start(command, error))?;
+    if !output.status.success() {
+        bail!("{} failed ({})", name(command), output.status);
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} printed no valid UTF-8", name(command)))
+}
+
+/// Runs a program for a question about the machine: nothing of it is shown,
+/// and that it is not there is an answer like its failing.
+pub fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs a program and ends it when it takes longer than `limit`.
+pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    let mut child = command.spawn().map_err(|error| cannot_start(command, error))?;
+    let begin = Instant::now();
+    loop {
+        match child.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("{} failed ({status})", name(command)),
+            None if begin.elapsed() >= limit => {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} took longer than {} s", name(command), limit.as_secs());
+            }
+            None => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Variables that reach programs that run through sudo, which drops the rest.
+const KEPT: [&str; 6] = ["COLUMNS", "LANG", "NO_COLOR", "PATH", "RUST_BACKTRACE", "RUST_LOG"];
+
+/// A command that runs `program` as root, with `variables` in its environment:
+/// directly for root, through sudo for others, who are told what for.
+pub fn as_root(
+    program: impl AsRef<OsStr>,
+    variables: &[(&str, &OsStr)],
+    reason: &str,
+) -> Result<Command> {
+    if is_root() {
+        let mut command = Command::new(program);
+        command.envs(variables.iter().copied());
+        return Ok(command);
+    }
+    if !in_path("sudo") {
+        bail!("root is needed to {reason}, and there is no sudo: run this as root");
+    }
+    say!("sudo: root is needed to {reason}");
+    let mut command = Command::new("sudo");
+    command.args(["--", "env"]);
+    let kept = KEPT.iter().filter_map(|name| Some((*name, env::var_os(name)?)));
+    let given = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    for (name, value) in kept.chain(given) {
+        let mut assignment = OsString::from(name);
+        assignment.push("=");
+        assignment.push(value);
+        command.arg(assignment);
+    }
+    command.arg(program);
+    Ok(command)
+}
+
+/// Whether this runs as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Lets Ctrl-C end the program that is being waited for and not this one, which
+/// has to clean up behind it.
+pub fn outlive_interrupts() -> Result<()> {
+    extern "C" fn nothing(_signal: i32) {}
+    // A handler, not SIG_IGN: the programs started from here do not inherit it.
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
+    unsafe { signal(Signal::SIGINT, SigHandler::Handler(nothing)) }
+        .context("cannot set the handler for Ctrl-C")?;
+    Ok(())
+}
+
+/// Whether a program of that name is in PATH.
+pub fn in_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut text = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for argument in command.get_args().take(4) {
+        text.push(' ');
+        text.push_str(&argument.to_string_lossy());
+    }
+    format!("`{text}`")
+}
+
+fn cannot_start(command: &Command, error: std::io::Error) -> anyhow::Error {
+    let program = command.get_program().to_string_lossy();
+    match error.kind() {
+        ErrorKind::NotFound => anyhow::anyhow!("{program} is not installed"),
+        _ => anyhow::anyhow!("cannot start {program}: {error}"),
+    }
+}
