@@ -1,0 +1,174 @@
+//! The ledger's maps, as user space sees them: one slot for each target.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use leakd_common::block::Block;
+use leakd_common::site::{OVERFLOW_SITE, Site};
+use leakd_common::target::{
+    COUNTERS, SAMPLE_CLASSES, SITES, TARGETS, TargetConfig, TargetCounters,
+};
+
+use super::plain::{bytes_of, read};
+use crate::bpf::object::{BpfObject, ObjectError};
+use crate::bpf::sys::{self, MapSpec, map_flags, map_type};
+
+/// Handles of the maps that all targets share.
+#[derive(Debug)]
+pub struct Ledger {
+    targets: OwnedFd,
+    counters: OwnedFd,
+    blocks: OwnedFd,
+    sites: OwnedFd,
+    slots: OwnedFd,
+    sampling: OwnedFd,
+    used: [bool; TARGETS],
+}
+
+/// One target's own maps.
+#[derive(Debug)]
+pub struct SlotMaps {
+    /// Its index in the shared maps.
+    pub slot: u16,
+    /// Outstanding blocks by address.
+    pub blocks: OwnedFd,
+    /// Call sites by stack hash.
+    pub sites: OwnedFd,
+    /// Most blocks that `blocks` holds.
+    pub quota: u32,
+    tgid: u32,
+}
+
+impl Ledger {
+    /// Takes handles of the object's maps.
+    pub fn new(object: &BpfObject) -> Result<Self, ObjectError> {
+        let map = |name: &str| -> Result<OwnedFd, ObjectError> {
+            object
+                .map(name)?
+                .try_clone_to_owned()
+                .map_err(|error| ObjectError::Missing(format!("handle of {name}: {error}")))
+        };
+        Ok(Self {
+            targets: map("TARGETS")?,
+            counters: map("COUNTERS")?,
+            blocks: map("BLOCKS")?,
+            sites: map("SITES")?,
+            slots: map("SLOTS")?,
+            sampling: map("SAMPLING")?,
+            used: [false; TARGETS],
+        })
+    }
+
+    /// Opens a slot for a process, with room for `quota` blocks.
+    pub fn open(&mut self, tgid: u32, quota: u32) -> io::Result<SlotMaps> {
+        let free = self.used.iter().position(|used| !used).ok_or_else(|| {
+            io::Error::other(format!("{TARGETS} processes are traced already: detach one first"))
+        })?;
+        let slot = free as u16;
+        let hash = |name, value_size, max_entries| {
+            sys::map_create(&MapSpec {
+                map_type: map_type::HASH,
+                key_size: 8,
+                value_size,
+                max_entries,
+                flags: map_flags::NO_PREALLOC,
+                name,
+            })
+        };
+        let blocks = hash("leakd_blocks", size_of::<Block>() as u32, quota)?;
+        let sites = hash("leakd_sites", size_of::<Site>() as u32, SITES)?;
+        sys::map_update(
+            sites.as_fd(),
+            &OVERFLOW_SITE.to_ne_bytes(),
+            bytes_of(&Site { announced: 1, ..Site::EMPTY }),
+            0,
+        )?;
+        let key = u32::from(slot).to_ne_bytes();
+        let zero = vec![0u8; COUNTERS * 8 * sys::possible_cpus()?];
+        sys::map_update(self.counters.as_fd(), &key, &zero, 0)?;
+        self.write_config(slot, &TargetConfig { tgid, ..TargetConfig::default() })?;
+        sys::map_update(self.blocks.as_fd(), &key, &blocks.as_raw_fd().to_ne_bytes(), 0)?;
+        sys::map_update(self.sites.as_fd(), &key, &sites.as_raw_fd().to_ne_bytes(), 0)?;
+        sys::map_update(self.slots.as_fd(), &tgid.to_ne_bytes(), &key, 0)?;
+        self.used[free] = true;
+        Ok(SlotMaps { slot, blocks, sites, quota, tgid })
+    }
+
+    /// Gives a slot back. Its links must be gone.
+    pub fn close(&mut self, maps: &SlotMaps) -> io::Result<()> {
+        let key = u32::from(maps.slot).to_ne_bytes();
+        // Every step is tried, so that one failure leaves as little as can be.
+        let results = [
+            sys::map_delete(self.slots.as_fd(), &maps.tgid.to_ne_bytes()).map(drop),
+            sys::map_delete(self.blocks.as_fd(), &key).map(drop),
+            sys::map_delete(self.sites.as_fd(), &key).map(drop),
+            self.write_config(maps.slot, &TargetConfig::default()),
+        ];
+        if let Some(used) = self.used.get_mut(usize::from(maps.slot)) {
+            *used = false;
+        }
+        results.into_iter().collect()
+    }
+
+    /// Reads a slot's settings.
+    pub fn config(&self, slot: u16) -> io::Result<TargetConfig> {
+        let mut value = [0u8; size_of::<TargetConfig>()];
+        sys::map_lookup(self.targets.as_fd(), &u32::from(slot).to_ne_bytes(), &mut value)?;
+        Ok(read(&value))
+    }
+
+    fn write_config(&self, slot: u16, config: &TargetConfig) -> io::Result<()> {
+        sys::map_update(
+            self.targets.as_fd(),
+            &u32::from(slot).to_ne_bytes(),
+            bytes_of(config),
+            0,
+        )
+    }
+
+    /// Switches sampling on, by a weight for each size class, or off. Call it
+    /// before the links are made: the kernel writes the epoch beside it.
+    pub fn set_sampling(
+        &self,
+        slot: u16,
+        weights: Option<&[u32; SAMPLE_CLASSES]>,
+    ) -> io::Result<()> {
+        if let Some(weights) = weights {
+            let first = u32::from(slot) * SAMPLE_CLASSES as u32;
+            let keys: Vec<u8> =
+                (first..first + SAMPLE_CLASSES as u32).flat_map(u32::to_ne_bytes).collect();
+            let values: Vec<u8> = weights.iter().flat_map(|weight| weight.to_ne_bytes()).collect();
+            sys::map_update_batch(
+                self.sampling.as_fd(),
+                &keys,
+                &values,
+                SAMPLE_CLASSES as u32,
+                0,
+            )?;
+        }
+        let config = self.config(slot)?;
+        self.write_config(slot, &TargetConfig { sampling: u32::from(weights.is_some()), ..config })
+    }
+
+    /// A slot's counters, summed over all CPUs.
+    pub fn counters(&self, slot: u16) -> io::Result<TargetCounters> {
+        let mut values = vec![0u8; COUNTERS * 8 * sys::possible_cpus()?];
+        sys::map_lookup(self.counters.as_fd(), &u32::from(slot).to_ne_bytes(), &mut values)?;
+        let mut sum = TargetCounters::default();
+        for cpu in values.chunks_exact(size_of::<TargetCounters>()) {
+            let cpu: TargetCounters = read(cpu);
+            for (total, count) in sum.counts.iter_mut().zip(cpu.counts) {
+                *total += count;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// Memory that a map takes, in bytes, as the kernel accounts for it.
+pub fn map_memory(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("no memlock line in a map's fdinfo"))
+}

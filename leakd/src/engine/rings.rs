@@ -1,0 +1,185 @@
+//! Per-CPU ring buffers, each drained by a tokio task of its own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use aya::maps::{Map, MapData, RingBuf};
+use leakd_common::event::{EventKind, MAX_FRAMES, ProcessRecord, StackRecord};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::plain::read;
+use crate::bpf::object::BpfObject;
+use crate::bpf::sys::{self, MapSpec, map_type};
+
+/// Bytes of each ring: 240 stacks of full depth.
+const RING_BYTES: u32 = 256 << 10;
+/// The probes wake nobody for a single record; this is how long one may wait.
+const POLL: Duration = Duration::from_millis(20);
+/// Records that may wait for their reader; when it is slow, the rings fill, and
+/// the probes count what finds no room.
+const QUEUE: usize = 1024;
+/// Bytes in front of a stack record's frames.
+const STACK_HEADER: usize = size_of::<StackRecord>() - 8 * MAX_FRAMES;
+
+/// A call site's stack.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// The target's slot.
+    pub slot: u16,
+    /// The site's key.
+    pub site: u64,
+    /// The target's epoch.
+    pub epoch: u32,
+    /// Number of the `StackEnd`.
+    pub end: u32,
+    /// Frames found by the frame pointer.
+    pub frame_pointer_steps: u32,
+    /// Return addresses, innermost first.
+    pub frames: Box<[u64]>,
+}
+
+/// What the probes announced.
+#[derive(Clone, Debug)]
+pub enum Announcement {
+    /// A new call site.
+    Stack(Stack),
+    /// A target made a process or a thread: its id.
+    Fork {
+        /// The target's slot.
+        slot: u16,
+        /// The child.
+        child: u32,
+    },
+    /// A target replaced its program image.
+    Exec {
+        /// The target's slot.
+        slot: u16,
+        /// The epoch that begins.
+        epoch: u32,
+    },
+}
+
+/// The tasks that drain the rings; they end when this is dropped.
+#[derive(Debug)]
+pub struct Rings {
+    tasks: JoinSet<()>,
+    bytes: u64,
+}
+
+impl Rings {
+    /// Makes a ring for each CPU and starts draining them. Within a tokio
+    /// runtime only.
+    pub fn start(object: &BpfObject) -> io::Result<(Self, mpsc::Receiver<Announcement>)> {
+        let outer = object.map("RINGS").map_err(io::Error::other)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut tasks = JoinSet::new();
+        let cpus = sys::possible_cpus()?;
+        let mut rings = Vec::with_capacity(cpus);
+        for _ in 0..cpus {
+            rings.push(sys::map_create(&MapSpec {
+                map_type: map_type::RING_BUFFER,
+                key_size: 0,
+                value_size: 0,
+                max_entries: RING_BYTES,
+                flags: 0,
+                name: "leakd_ring",
+            })?);
+        }
+        let keys: Vec<u8> = (0..cpus as u32).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = rings.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+        if sys::map_update_batch(outer.as_fd(), &keys, &values, cpus as u32, 0).is_err() {
+            // No batches on this kernel.
+            for (key, value) in keys.chunks(4).zip(values.chunks(4)) {
+                sys::map_update(outer.as_fd(), key, value, 0)?;
+            }
+        }
+        for ring in rings {
+            let data = MapData::from_fd(ring).map_err(io::Error::other)?;
+            let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)?;
+            let ring = AsyncFd::new(ring)?;
+            tasks.spawn(drain(ring, sender.clone()));
+        }
+        Ok((Self { tasks, bytes: u64::from(RING_BYTES) * cpus as u64 }, receiver))
+    }
+
+    /// Memory of all rings, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+    }
+}
+
+async fn drain(mut ring: AsyncFd<RingBuf<MapData>>, sender: mpsc::Sender<Announcement>) {
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        while let Some(record) = ring.get_mut().next() {
+            let Some(announcement) = parse(&record) else { continue };
+            drop(record);
+            if sender.send(announcement).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            ready = ring.readable() => match ready {
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => return,
+            },
+            _ = poll.tick() => {}
+        }
+    }
+}
+
+/// Reads a record; `None` for one of a kind that is not known.
+fn parse(record: &[u8]) -> Option<Announcement> {
+    let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
+    if kind == EventKind::Stack as u32 && record.len() >= size_of::<StackRecord>() {
+        let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| record[at + byte]));
+        let depth = (word(32) as usize).min(MAX_FRAMES);
+        let frames = record[STACK_HEADER..STACK_HEADER + 8 * depth]
+            .chunks_exact(8)
+            .map(read::<u64>)
+            .collect();
+        return Some(Announcement::Stack(Stack {
+            slot: word(4) as u16,
+            site: read(&record[8..]),
+            epoch: word(24),
+            end: word(28),
+            frame_pointer_steps: word(36),
+            frames,
+        }));
+    }
+    if record.len() < size_of::<ProcessRecord>() {
+        return None;
+    }
+    let process: ProcessRecord = read(record);
+    let slot = process.slot as u16;
+    if kind == EventKind::Fork as u32 {
+        Some(Announcement::Fork { slot, child: process.child })
+    } else if kind == EventKind::Exec as u32 {
+        Some(Announcement::Exec { slot, epoch: process.epoch })
+    } else {
+        None
+    }
+}
+
+/// Offsets that [`parse`] relies on.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(StackRecord, slot) == 4);
+    assert!(offset_of!(StackRecord, site) == 8);
+    assert!(offset_of!(StackRecord, epoch) == 24);
+    assert!(offset_of!(StackRecord, end) == 28);
+    assert!(offset_of!(StackRecord, depth) == 32);
+    assert!(offset_of!(StackRecord, frame_pointer_steps) == 36);
+    assert!(offset_of!(StackRecord, frames) == STACK_HEADER);
+};

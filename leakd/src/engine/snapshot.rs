@@ -1,0 +1,121 @@
+//! A target's call sites and the ages of its blocks, read in batches.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use leakd_common::block::Block;
+use leakd_common::site::Site;
+use nix::time::{ClockId, clock_gettime};
+
+use super::plain::read;
+use crate::bpf::sys::{self, BatchCursor};
+
+/// Elements that are read at once.
+const BATCH: u32 = 16 << 10;
+/// A hash bucket that does not fit makes the buffers grow, up to this.
+const LARGEST_BATCH: u32 = 4 << 20;
+
+/// The blocks of one call site that are old enough for a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteBlocks {
+    /// Blocks, weighted.
+    pub blocks: u64,
+    /// Bytes, weighted.
+    pub bytes: u64,
+    /// Birth times, CLOCK_MONOTONIC ns, unordered.
+    pub births: Vec<u64>,
+    /// Memory that the call site still holds in blocks younger than that.
+    pub young_blocks: u64,
+    /// Bytes in them.
+    pub young_bytes: u64,
+}
+
+/// Now, by the clock that the probes stamp blocks with (CLOCK_MONOTONIC, ns).
+pub fn now_ns() -> io::Result<u64> {
+    let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
+    Ok(now.as_nanos() as u64)
+}
+
+/// Every call site, by its key.
+pub fn sites(map: BorrowedFd<'_>) -> io::Result<HashMap<u64, Site>> {
+    let mut sites = HashMap::new();
+    for_each(map, |key, value| {
+        sites.insert(key, read::<Site>(value));
+    })?;
+    Ok(sites)
+}
+
+/// The outstanding blocks by call site. Blocks born after `newest_birth` count
+/// as young.
+pub fn blocks(map: BorrowedFd<'_>, newest_birth: u64) -> io::Result<HashMap<u64, SiteBlocks>> {
+    let mut sites: HashMap<u64, SiteBlocks> = HashMap::new();
+    for_each(map, |_, value| {
+        let block: Block = read(value);
+        let site = sites.entry(block.site).or_default();
+        let weight = u64::from(block.weight);
+        if block.birth_ns > newest_birth {
+            site.young_blocks += weight;
+            site.young_bytes += block.size() * weight;
+        } else {
+            site.blocks += weight;
+            site.bytes += block.size() * weight;
+            site.births.push(block.birth_ns);
+        }
+    })?;
+    Ok(sites)
+}
+
+/// Takes the blocks out of the ledger whose site is not among `sites`: those of
+/// the program image before an exec.
+pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Result<u64> {
+    let mut gone = Vec::new();
+    for_each(map, |address, value| {
+        if !keep(read::<Block>(value).site) {
+            gone.push(address);
+        }
+    })?;
+    for address in &gone {
+        sys::map_delete(map.as_fd(), &address.to_ne_bytes())?;
+    }
+    Ok(gone.len() as u64)
+}
+
+/// Calls `visit` with each key (8 bytes) and value of a hash map.
+fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(u64, &[u8])) -> io::Result<()> {
+    let shape = sys::map_shape(map)?;
+    if shape.key_size != 8 {
+        return Err(io::Error::other(format!("keys of {} bytes", shape.key_size)));
+    }
+    let value_size = shape.value_size as usize;
+    let mut capacity = BATCH;
+    let mut cursor = BatchCursor::new();
+    let mut keys = vec![0u8; 8 * capacity as usize];
+    let mut values = vec![0u8; value_size * capacity as usize];
+    loop {
+        match sys::map_lookup_batch(map, &mut cursor, &mut keys, &mut values, capacity) {
+            Ok(batch) => {
+                let count = batch.count as usize;
+                for (key, value) in
+                    keys.chunks_exact(8).zip(values.chunks_exact(value_size)).take(count)
+                {
+                    visit(read(key), value);
+                }
+                if batch.done {
+                    return Ok(());
+                }
+            }
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOSPC) && capacity < LARGEST_BATCH =>
+            {
+                capacity *= 2;
+                keys.resize(8 * capacity as usize, 0);
+                values.resize(value_size * capacity as usize, 0);
+            }
+            // The cursor's bucket is gone, or a concurrent change: try again.
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
