@@ -1,0 +1,342 @@
+//! The headers of an ELF file and what follows from them.
+
+use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
+
+use object::elf;
+
+use super::ElfError;
+use super::source::{Deadline, limited, read, u16_at, u32_at, u64_at};
+
+const HEADER_SIZE: u64 = 64;
+const SEGMENT_SIZE: u64 = 56;
+const SECTION_SIZE: u64 = 64;
+/// The kernel itself takes no more program headers than fit in 64 KiB.
+const MAX_SEGMENTS: u64 = 65_536 / SEGMENT_SIZE;
+const MAX_SECTIONS: u64 = 65_536;
+const MAX_NOTES: u64 = 64 << 10;
+const MAX_DYNAMIC: u64 = 1 << 20;
+/// GNU build ids have 8 to 32 bytes; a longer one is nobody's.
+const MAX_BUILD_ID: usize = 64;
+const MAX_SONAME: u64 = 256;
+
+/// The machine whose code an object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// x86-64.
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Machine {
+    /// The machine that this program was built for.
+    pub const OWN: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+
+    /// The machine with this `e_machine`.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match elf::Machine(number) {
+            elf::EM_X86_64 => Some(Self::X86_64),
+            elf::EM_AARCH64 => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+}
+
+/// `e_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// An executable at fixed addresses.
+    Executable,
+    /// A shared object or a position-independent executable.
+    Shared,
+    /// An object file, a core dump or something unknown.
+    Other(u16),
+}
+
+/// A PT_LOAD program header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it lies in memory, before relocation.
+    pub address: u64,
+    /// Bytes in memory.
+    pub memory_size: u64,
+    /// Where it lies in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub file_size: u64,
+    /// Whether it may be executed.
+    pub executable: bool,
+}
+
+/// A section header, as far as it is used here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section {
+    pub kind: u32,
+    pub offset: u64,
+    pub size: u64,
+    pub link: u32,
+}
+
+/// An ELF file whose headers have been read and checked. Tables are read from
+/// the file when they are asked for.
+#[derive(Debug)]
+pub struct ElfObject {
+    pub(super) file: File,
+    pub(super) sections: Vec<Section>,
+    pub(super) segments: Vec<Segment>,
+    machine: Machine,
+    file_type: FileType,
+    entry: u64,
+    interpreter: bool,
+    build_id: Option<String>,
+    soname: Option<String>,
+}
+
+impl ElfObject {
+    /// Reads the headers of a 64-bit little-endian ELF file.
+    ///
+    /// # Errors
+    /// See [`ElfError`]; the file itself is never changed.
+    pub fn read(file: &File) -> Result<Self, ElfError> {
+        let deadline = Deadline::start();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.file_type().is_fifo() {
+            return Err(ElfError::NotRegular);
+        }
+        if metadata.len() < elf::ELFMAG.len() as u64 {
+            return Err(ElfError::NotElf);
+        }
+        let start = read(file, 0, HEADER_SIZE.min(metadata.len()))?;
+        if !start.starts_with(&elf::ELFMAG) {
+            return Err(ElfError::NotElf);
+        }
+        match start.get(4).copied().map(elf::FileClass) {
+            Some(elf::ELFCLASS64) => {}
+            Some(elf::ELFCLASS32) => return Err(ElfError::Not64Bit),
+            _ => return Err(ElfError::Damaged("its class is neither 32-bit nor 64-bit")),
+        }
+        match start.get(5).copied().map(elf::DataEncoding) {
+            Some(elf::ELFDATA2LSB) => {}
+            Some(elf::ELFDATA2MSB) => return Err(ElfError::BigEndian),
+            _ => return Err(ElfError::Damaged("its byte order is neither little nor big")),
+        }
+        if start.len() < HEADER_SIZE as usize {
+            return Err(ElfError::Damaged("it ends within the header"));
+        }
+        let machine_number = u16_at(&start, 18);
+        let machine =
+            Machine::from_number(machine_number).ok_or(ElfError::Machine(machine_number))?;
+        let file_type = match elf::FileType(u16_at(&start, 16)) {
+            elf::ET_EXEC => FileType::Executable,
+            elf::ET_DYN => FileType::Shared,
+            other => FileType::Other(other.0),
+        };
+        let mut object = Self {
+            file: file.try_clone()?,
+            sections: read_sections(file, &start)?,
+            segments: Vec::new(),
+            machine,
+            file_type,
+            entry: u64_at(&start, 24),
+            interpreter: false,
+            build_id: None,
+            soname: None,
+        };
+        object.read_segments(&start, deadline)?;
+        Ok(object)
+    }
+
+    fn read_segments(&mut self, header: &[u8], deadline: Deadline) -> Result<(), ElfError> {
+        let count = u64::from(u16_at(header, 56));
+        if count == 0 {
+            return Ok(());
+        }
+        if u64::from(u16_at(header, 54)) != SEGMENT_SIZE {
+            return Err(ElfError::Damaged("its program headers have an unknown size"));
+        }
+        limited("program headers", count, MAX_SEGMENTS)?;
+        let table = read(&self.file, u64_at(header, 32), count * SEGMENT_SIZE)?;
+        let mut dynamic = None;
+        let mut notes = Vec::new();
+        for entry in table.chunks_exact(SEGMENT_SIZE as usize) {
+            let segment = Segment {
+                offset: u64_at(entry, 8),
+                address: u64_at(entry, 16),
+                file_size: u64_at(entry, 32),
+                memory_size: u64_at(entry, 40),
+                executable: u32_at(entry, 4) & elf::PF_X.0 != 0,
+            };
+            match elf::ProgramType(u32_at(entry, 0)) {
+                elf::PT_LOAD => self.segments.push(segment),
+                elf::PT_INTERP => self.interpreter = true,
+                elf::PT_DYNAMIC => dynamic = Some(segment),
+                elf::PT_NOTE => notes.push(segment),
+                _ => {}
+            }
+        }
+        for note in notes {
+            deadline.check()?;
+            if self.build_id.is_none() && note.file_size <= MAX_NOTES {
+                // A damaged note costs the build id, not the whole object.
+                let bytes = read(&self.file, note.offset, note.file_size).unwrap_or_default();
+                self.build_id = find_build_id(&bytes);
+            }
+        }
+        self.soname = dynamic.and_then(|segment| self.read_soname(segment).ok().flatten());
+        Ok(())
+    }
+
+    fn read_soname(&self, dynamic: Segment) -> Result<Option<String>, ElfError> {
+        limited("bytes of dynamic section", dynamic.file_size, MAX_DYNAMIC)?;
+        let table = read(&self.file, dynamic.offset, dynamic.file_size)?;
+        let (mut name, mut strings) = (None, None);
+        for entry in table.chunks_exact(16) {
+            match elf::DynamicTag(u64_at(entry, 0) as i64) {
+                elf::DT_NULL => break,
+                elf::DT_SONAME => name = Some(u64_at(entry, 8)),
+                elf::DT_STRTAB => strings = Some(u64_at(entry, 8)),
+                _ => {}
+            }
+        }
+        let (Some(name), Some(strings)) = (name, strings) else { return Ok(None) };
+        let Some(offset) =
+            strings.checked_add(name).and_then(|address| self.address_to_file_offset(address))
+        else {
+            return Ok(None);
+        };
+        let length = self.file.metadata()?.len().saturating_sub(offset).min(MAX_SONAME);
+        let bytes = read(&self.file, offset, length)?;
+        let end = bytes.iter().position(|byte| *byte == 0);
+        Ok(end.and_then(|end| String::from_utf8(bytes[..end].to_vec()).ok()))
+    }
+
+    /// The machine whose code it holds.
+    pub fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    /// What kind of ELF file it is.
+    pub fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    /// The address of the entry point, before relocation.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// Whether it names a program interpreter: a dynamically linked program
+    /// does; a static one and most shared libraries do not.
+    pub fn has_interpreter(&self) -> bool {
+        self.interpreter
+    }
+
+    /// The GNU build id, in hexadecimal.
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// The name under which a shared library wants to be known. As it stands
+    /// in the file: strip control characters before it reaches a terminal.
+    pub fn soname(&self) -> Option<&str> {
+        self.soname.as_deref()
+    }
+
+    /// The PT_LOAD segments, in the order of the program headers.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Where the byte at an address (before relocation) is in the file.
+    pub fn address_to_file_offset(&self, address: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let within = address.checked_sub(segment.address)?;
+            if within >= segment.file_size {
+                return None;
+            }
+            segment.offset.checked_add(within)
+        })
+    }
+
+    /// The address (before relocation) of the byte at a file offset.
+    pub fn file_offset_to_address(&self, offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let within = offset.checked_sub(segment.offset)?;
+            if within >= segment.file_size {
+                return None;
+            }
+            segment.address.checked_add(within)
+        })
+    }
+
+    /// Up to `length` bytes of code at an address; fewer where the executable
+    /// segment ends.
+    ///
+    /// # Errors
+    /// [`ElfError::Damaged`] if no executable segment holds the address.
+    pub fn code_at(&self, address: u64, length: usize) -> Result<Vec<u8>, ElfError> {
+        const MAX_CODE: u64 = 1 << 20;
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| {
+                segment.executable
+                    && address
+                        .checked_sub(segment.address)
+                        .is_some_and(|within| within < segment.file_size)
+            })
+            .ok_or(ElfError::Damaged("an address lies outside the executable segments"))?;
+        let within = address - segment.address;
+        let length = (length as u64).min(segment.file_size - within).min(MAX_CODE);
+        let offset =
+            segment.offset.checked_add(within).ok_or(ElfError::Damaged("an offset overflows"))?;
+        read(&self.file, offset, length)
+    }
+}
+
+fn read_sections(file: &File, header: &[u8]) -> Result<Vec<Section>, ElfError> {
+    let offset = u64_at(header, 40);
+    if offset == 0 {
+        return Ok(Vec::new());
+    }
+    if u64::from(u16_at(header, 58)) != SECTION_SIZE {
+        return Err(ElfError::Damaged("its section headers have an unknown size"));
+    }
+    let mut count = u64::from(u16_at(header, 60));
+    if count == 0 {
+        // More than 65,279 sections: the first header holds the number.
+        count = u64_at(&read(file, offset, SECTION_SIZE)?, 32);
+    }
+    limited("sections", count, MAX_SECTIONS)?;
+    let table = read(file, offset, count * SECTION_SIZE)?;
+    let section = |entry: &[u8]| Section {
+        kind: u32_at(entry, 4),
+        offset: u64_at(entry, 24),
+        size: u64_at(entry, 32),
+        link: u32_at(entry, 40),
+    };
+    Ok(table.chunks_exact(SECTION_SIZE as usize).map(section).collect())
+}
+
+/// Finds NT_GNU_BUILD_ID among notes (generic ABI: three 4-byte words, then
+/// name and descriptor, each padded to 4 bytes).
+fn find_build_id(notes: &[u8]) -> Option<String> {
+    let mut rest = notes;
+    while rest.len() >= 12 {
+        let name_size = u32_at(rest, 0) as usize;
+        let descriptor_size = u32_at(rest, 4) as usize;
+        let kind = u32_at(rest, 8);
+        let descriptor = name_size.checked_next_multiple_of(4)?.checked_add(12)?;
+        let end = descriptor.checked_add(descriptor_size)?;
+        if kind == elf::NT_GNU_BUILD_ID.0
+            && rest.get(12..12 + 4)? == b"GNU\0"
+            && (1..=MAX_BUILD_ID).contains(&descriptor_size)
+        {
+            let bytes = rest.get(descriptor..end)?;
+            return Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        rest = rest.get(end.checked_next_multiple_of(4)?..)?;
+    }
+    None
+}
