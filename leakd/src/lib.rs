@@ -5,10 +5,15 @@
 
 pub mod allocator;
 pub mod bpf;
+pub mod canary;
+pub mod cli;
 pub mod elf;
 pub mod engine;
+pub mod launch;
+pub mod preflight;
 pub mod process;
 pub mod report;
 pub mod symbol;
 pub mod terminal;
+pub mod trace;
 pub mod unwind;

@@ -1,2 +1,7 @@
 //! leakctl, the client.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    leakd::cli::main()
+}

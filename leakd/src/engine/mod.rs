@@ -1,1 +1,217 @@
 //! Load, attach, drain, snapshot.
+//!
+//! | file | concern |
+//! |---|---|
+//! | [`ledger`] | the slots and their maps |
+//! | [`rings`] | what the probes announce |
+//! | [`objects`] | the files that code is mapped from |
+//! | [`probes`] | the links of a target |
+//! | [`target`] | one process under trace |
+//! | [`attach`] | how a target comes and goes |
+//! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
+//! | [`snapshot`] | call sites and block ages |
+//! | [`sampling`] | which blocks to keep when not all can be |
+
+pub mod attach;
+pub mod follow;
+pub mod ledger;
+pub mod objects;
+mod plain;
+pub mod probes;
+pub mod rings;
+pub mod sampling;
+pub mod snapshot;
+pub mod target;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use leakd_common::target::{Counter, DEFAULT_BLOCKS};
+use tokio::sync::mpsc;
+
+use crate::allocator::CustomFunction;
+use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
+use crate::bpf::object::{BpfObject, ObjectError};
+use crate::bpf::program::ProgramError;
+use crate::process::ProcessError;
+use ledger::Ledger;
+use objects::CodeObjects;
+use rings::{Announcement, Rings};
+use target::{Target, TargetLook};
+
+/// What the engine is to do, for all targets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Functions of the user's own.
+    pub custom: Vec<CustomFunction>,
+    /// Mean bytes between samples; 0: every allocation is recorded.
+    pub sample_bytes: u64,
+    /// Outstanding blocks that a target may have in the ledger.
+    pub quota: u32,
+    /// Do without the probe methods better than this (for tests).
+    pub method_limit: Option<ProbeMethod>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { custom: Vec::new(), sample_bytes: 0, quota: DEFAULT_BLOCKS, method_limit: None }
+    }
+}
+
+/// Why the engine cannot start, or a process not be traced. Each is one line
+/// that says what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel, or the rights to use it.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A BPF program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// There is nothing to probe.
+    #[error(
+        "process {pid} ({comm}) maps no allocator that can be recognized: {why}; \
+         name its functions with --alloc and --free"
+    )]
+    NoAllocator {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        comm: String,
+        /// What was looked at.
+        why: String,
+    },
+    /// It is under trace already.
+    #[error("process {0} is under trace already")]
+    Twice(u32),
+    /// It would see nothing.
+    #[error("process {0} runs under valgrind, which leaves no code to probe: ask valgrind")]
+    Valgrind(u32),
+    /// The kernel refused a probe.
+    #[error("cannot set probes in {module} of process {pid}: {source}")]
+    Probe {
+        /// The process.
+        pid: u32,
+        /// The file.
+        module: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Something else with the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Makes an error of a system call that names what was tried.
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> EngineError {
+    let what = what.into();
+    move |source| EngineError::System { what, source }
+}
+
+/// The tracing engine. Dropping it takes every probe out; so does the kernel,
+/// should the process be killed: all that it makes hangs on its descriptors.
+#[derive(Debug)]
+pub struct Engine {
+    // Fields are dropped in order: links before maps.
+    targets: BTreeMap<u16, Target>,
+    programs: UprobePrograms,
+    ledger: Ledger,
+    rings: Rings,
+    announcements: mpsc::Receiver<Announcement>,
+    objects: CodeObjects,
+    settings: Settings,
+    _object: BpfObject,
+}
+
+impl Engine {
+    /// Loads the programs. Within a tokio runtime only.
+    pub fn start(settings: Settings) -> Result<Self, EngineError> {
+        let object = features::load_object()?;
+        let programs = UprobePrograms::load(&object, settings.method_limit)?;
+        let ledger = Ledger::new(&object)?;
+        let (rings, announcements) = Rings::start(&object).map_err(system("ring buffers"))?;
+        Ok(Self {
+            targets: BTreeMap::new(),
+            programs,
+            ledger,
+            rings,
+            announcements,
+            objects: CodeObjects::new(settings.custom.clone()),
+            settings,
+            _object: object,
+        })
+    }
+
+    /// How probes are attached.
+    pub fn method(&self) -> ProbeMethod {
+        self.programs.method
+    }
+
+    /// The targets, by slot.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.targets.values()
+    }
+
+    /// One target.
+    pub fn target(&self, slot: u16) -> Option<&Target> {
+        self.targets.get(&slot)
+    }
+
+    /// Reads a target's numbers; with `min_age`, its ledger too, which takes a
+    /// second for some millions of blocks.
+    pub fn look(&self, target: &Target, min_age: Option<Duration>) -> io::Result<TargetLook> {
+        let now_ns = snapshot::now_ns()?;
+        let blocks = match min_age {
+            Some(age) => {
+                let newest = now_ns.saturating_sub(age.as_nanos() as u64);
+                Some(snapshot::blocks(target.maps.blocks.as_fd(), newest)?)
+            }
+            None => None,
+        };
+        let mut sites = snapshot::sites(target.maps.sites.as_fd())?;
+        if target.execs > 0 {
+            // Those of the image before: their stacks were forgotten.
+            sites.retain(|site, totals| {
+                target.stacks.contains_key(site) || totals.announced == 0
+            });
+        }
+        Ok(TargetLook {
+            counters: self.ledger.counters(target.slot())?,
+            sites,
+            blocks,
+            now_ns,
+            table_bytes: self.table_bytes(target)?,
+        })
+    }
+
+    /// Only the counters of a target: cheap.
+    pub fn counters(
+        &self,
+        target: &Target,
+    ) -> io::Result<leakd_common::target::TargetCounters> {
+        self.ledger.counters(target.slot())
+    }
+
+    /// Memory of a target's tables in the kernel, in bytes: what the kernel
+    /// accounts for its maps, or what their elements take, whichever is more.
+    fn table_bytes(&self, target: &Target) -> io::Result<u64> {
+        /// Kernel memory of one block with its hash element (kmalloc-96).
+        const BLOCK_BYTES: u64 = 96;
+        let maps = ledger::map_memory(target.maps.blocks.as_fd())?
+            + ledger::map_memory(target.maps.sites.as_fd())?;
+        let counters = self.ledger.counters(target.slot())?;
+        let outstanding =
+            counters.get(Counter::Inserted).saturating_sub(counters.get(Counter::Removed));
+        Ok(maps.max(outstanding * BLOCK_BYTES) + self.rings.bytes())
+    }
+}

@@ -17,19 +17,15 @@ const BATCH: u32 = 16 << 10;
 /// A hash bucket that does not fit makes the buffers grow, up to this.
 const LARGEST_BATCH: u32 = 4 << 20;
 
-/// The blocks of one call site that are old enough for a report.
+/// The outstanding blocks of one call site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteBlocks {
-    /// Blocks, weighted.
-    pub blocks: u64,
-    /// Bytes, weighted.
-    pub bytes: u64,
-    /// Birth times, CLOCK_MONOTONIC ns, unordered.
+    /// Blocks of at least the minimum age, weighted.
+    pub aged_blocks: u64,
+    /// Their bytes.
+    pub aged_bytes: u64,
+    /// Birth times of all blocks, CLOCK_MONOTONIC ns, in no order.
     pub births: Vec<u64>,
-    /// Memory that the call site still holds in blocks younger than that.
-    pub young_blocks: u64,
-    /// Bytes in them.
-    pub young_bytes: u64,
 }
 
 /// Now, by the clock that the probes stamp blocks with (CLOCK_MONOTONIC, ns).
@@ -47,21 +43,18 @@ pub fn sites(map: BorrowedFd<'_>) -> io::Result<HashMap<u64, Site>> {
     Ok(sites)
 }
 
-/// The outstanding blocks by call site. Blocks born after `newest_birth` count
-/// as young.
+/// The outstanding blocks by call site. Blocks born after `newest_birth` are
+/// younger than the minimum age.
 pub fn blocks(map: BorrowedFd<'_>, newest_birth: u64) -> io::Result<HashMap<u64, SiteBlocks>> {
     let mut sites: HashMap<u64, SiteBlocks> = HashMap::new();
     for_each(map, |_, value| {
         let block: Block = read(value);
         let site = sites.entry(block.site).or_default();
-        let weight = u64::from(block.weight);
-        if block.birth_ns > newest_birth {
-            site.young_blocks += weight;
-            site.young_bytes += block.size() * weight;
-        } else {
-            site.blocks += weight;
-            site.bytes += block.size() * weight;
-            site.births.push(block.birth_ns);
+        site.births.push(block.birth_ns);
+        if block.birth_ns <= newest_birth {
+            let weight = u64::from(block.weight);
+            site.aged_blocks += weight;
+            site.aged_bytes += block.size() * weight;
         }
     })?;
     Ok(sites)

@@ -1,1 +1,4 @@
 //! Names for addresses.
+
+mod address;
+pub use address::{CodeAddress, Frame, Lookup, Object, ObjectKey, ObjectRef};

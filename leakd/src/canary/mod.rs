@@ -1,0 +1,165 @@
+//! The canary: before leakd touches anybody's process, it traces a child of
+//! its own that does a known pattern, and must see exactly that. From it, it
+//! also learns what the probes cost on this machine.
+
+pub mod child;
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use leakd_common::target::Counter;
+
+use crate::engine::target::SeenFrom;
+use crate::engine::{Engine, EngineError};
+use child::{PAIRS, Truth};
+
+/// What the canary found out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CanaryReport {
+    /// A pair of malloc and free without probes, in nanoseconds.
+    pub bare_pair_ns: f64,
+    /// The same under trace.
+    pub traced_pair_ns: f64,
+}
+
+impl CanaryReport {
+    /// What the probes add to one pair of malloc and free, in nanoseconds.
+    pub fn added_ns(&self) -> f64 {
+        (self.traced_pair_ns - self.bare_pair_ns).max(0.0)
+    }
+}
+
+/// Why leakd refuses to trace.
+#[derive(Debug, thiserror::Error)]
+pub enum CanaryError {
+    /// The engine cannot even trace its own child.
+    #[error("the canary cannot be traced: {0}")]
+    Engine(#[from] EngineError),
+    /// The child could not be run or spoken to.
+    #[error("the canary cannot be run: {0}")]
+    Child(#[from] io::Error),
+    /// The probes killed it.
+    #[error(
+        "the canary was killed by signal {0} when it was probed: this kernel would kill \
+         processes under seccomp (containers) as well, so nothing is traced; \
+         a kernel from 6.14 on has this mended"
+    )]
+    Killed(i32),
+    /// It saw something else than what happened.
+    #[error(
+        "the canary was not seen right, so reports could not be trusted: {what} is {seen}, \
+         but was {truth}; `leakctl doctor` tells more"
+    )]
+    Wrong {
+        /// The figure.
+        what: &'static str,
+        /// What the probes saw.
+        seen: u64,
+        /// What happened.
+        truth: u64,
+    },
+}
+
+struct Canary {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Canary {
+    fn start() -> io::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(child::COMMAND).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::null());
+        // SAFETY: prctl(2) with integers is safe between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
+                    Ok(())
+                } else {
+                    Err(io::Error::last_os_error())
+                }
+            });
+        }
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut canary = Self { child, stdin, stdout: BufReader::new(stdout) };
+        match canary.line()?.as_str() {
+            "ready" | "unfiltered" => Ok(canary),
+            other => Err(io::Error::other(format!("it said {other:?}"))),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Gives an order and waits for the answer.
+    fn order(&mut self, order: u8) -> Result<String, CanaryError> {
+        let sent = match &mut self.stdin {
+            Some(stdin) => stdin.write_all(&[order]),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        let line = sent.and_then(|()| self.line());
+        match line {
+            Ok(line) if !line.is_empty() => Ok(line),
+            other => {
+                drop(self.stdin.take());
+                if let Some(signal) = self.child.wait()?.signal() {
+                    return Err(CanaryError::Killed(signal));
+                }
+                Err(other.err().unwrap_or_else(|| io::Error::other("it ended early")).into())
+            }
+        }
+    }
+
+    fn measure(&mut self) -> Result<f64, CanaryError> {
+        let nanoseconds: u64 =
+            self.order(b'm')?.parse().map_err(|_| io::Error::other("no number"))?;
+        Ok(nanoseconds as f64 / f64::from(PAIRS))
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // Our own child; it may have gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Traces the canary; it must be seen exactly.
+pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
+    let mut canary = Canary::start()?;
+    let bare_pair_ns = canary.measure()?;
+    let slot = engine.attach_unsampled(canary.child.id(), SeenFrom::Attach)?;
+    let seen = observe(engine, slot, &mut canary);
+    engine.detach(slot);
+    let traced_pair_ns = seen?;
+    Ok(CanaryReport { bare_pair_ns, traced_pair_ns })
+}
+
+fn observe(engine: &Engine, slot: u16, canary: &mut Canary) -> Result<f64, CanaryError> {
+    canary.order(b'p')?;
+    let target = engine.target(slot).ok_or(io::ErrorKind::NotFound)?;
+    let look = engine.look(target, Some(Duration::ZERO))?;
+    let outstanding = |count: fn(&leakd_common::site::Site) -> u64| look.sites.values().map(count).sum();
+    for (what, seen, truth) in [
+        ("allocations", look.counters.get(Counter::Inserted), Truth::ALLOCATIONS),
+        ("outstanding blocks", outstanding(|site| site.outstanding_blocks()), Truth::BLOCKS),
+        ("outstanding bytes", outstanding(|site| site.outstanding_bytes()), Truth::BYTES),
+        ("failed calls", look.counters.get(Counter::Failed), Truth::FAILED),
+        ("frees of unknown blocks", look.counters.get(Counter::UnknownFrees), 0),
+    ] {
+        if seen != truth {
+            return Err(CanaryError::Wrong { what, seen, truth });
+        }
+    }
+    canary.measure()
+}

@@ -1,0 +1,184 @@
+//! What leakctl takes on its command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::duration;
+use crate::allocator::CustomFunction;
+use crate::engine::Settings;
+
+/// Finds memory that programs take and never give back, and names the line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leakctl",
+    version,
+    about,
+    after_help = "Exit status: 0 nothing found, 1 leaks found, 2 trouble.\n\
+                  Needs root. Nothing is left behind, however it ends."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch running processes for a while and report what they hold.
+    ///
+    /// Only what is allocated while it watches can be seen. Ctrl-C ends it
+    /// early, with the report.
+    #[command(after_help = "Examples:\n  \
+        leakctl attach 1234\n  \
+        leakctl attach $(pidof nginx) --for 2m --min-age 1m\n  \
+        leakctl attach 1234 --json > report.json\n  \
+        leakctl attach 1234 --alloc pool_get:size=2,ret --free pool_put:ptr=1")]
+    Attach(AttachArguments),
+    /// Run a command and report what it holds when it ends.
+    ///
+    /// The report goes to standard error, the command keeps its standard
+    /// input and output; its exit status is passed on.
+    #[command(after_help = "Examples:\n  \
+        leakctl run -- ./server --once\n  \
+        leakctl run --error-exitcode 99 -- make test\n  \
+        leakctl run --json --output report.json -- ./server")]
+    Run(RunArguments),
+    /// Say what this kernel and machine can do, and try it on a child process.
+    Doctor(DoctorArguments),
+}
+
+/// What to trace, and how.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    /// Show at most this many call sites of each process.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Write one JSON document instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the report to this file.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show every frame of each stack.
+    #[arg(long)]
+    pub all_frames: bool,
+    /// Record about one allocation for each N bytes, to cost less; figures
+    /// become estimates.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sample_bytes: u64,
+    /// An allocating function of your own, such as
+    /// `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`.
+    #[arg(long, value_name = "SPEC", value_parser = CustomFunction::parse_allocate)]
+    pub alloc: Vec<CustomFunction>,
+    /// The function that frees its blocks, such as `pool_put:ptr=1`.
+    #[arg(long, value_name = "SPEC", value_parser = CustomFunction::parse_free)]
+    pub free: Vec<CustomFunction>,
+    /// Trace the processes that they make, too.
+    #[arg(long)]
+    pub follow_forks: bool,
+    /// Outstanding blocks to keep track of in each process; 100 bytes of
+    /// kernel memory each.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = leakd_common::target::DEFAULT_BLOCKS,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 28)
+    )]
+    pub max_blocks: u32,
+}
+
+impl TraceArguments {
+    /// The engine's settings.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            custom: self.alloc.iter().chain(&self.free).cloned().collect(),
+            sample_bytes: self.sample_bytes,
+            quota: self.max_blocks,
+            method_limit: method_limit(),
+        }
+    }
+}
+
+/// `LEAKD_PROBES=multi|perf` does without what newer kernels have: for tests,
+/// and for whoever suspects it.
+fn method_limit() -> Option<crate::bpf::features::ProbeMethod> {
+    use crate::bpf::features::ProbeMethod;
+    match std::env::var("LEAKD_PROBES").ok()?.as_str() {
+        "multi" => Some(ProbeMethod::Multi),
+        "perf" => Some(ProbeMethod::Perf),
+        _ => None,
+    }
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArguments {
+    /// The processes.
+    #[arg(required = true, value_name = "PID")]
+    pub pids: Vec<u32>,
+    /// Watch for so long, e.g. 30s, 5m, 1h.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    pub duration: Duration,
+    /// Blocks younger than this rank no call site: they may be in use.
+    /// [default: 10s, or a third of --for if that is less]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub min_age: Option<Duration>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub trace: TraceArguments,
+}
+
+impl AttachArguments {
+    /// The minimum age, with its default.
+    pub fn min_age(&self) -> Duration {
+        self.min_age.unwrap_or_else(|| Duration::from_secs(10).min(self.duration / 3))
+    }
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub trace: TraceArguments,
+    /// Exit with this status if blocks are outstanding when the command ends.
+    #[arg(long, value_name = "STATUS")]
+    pub error_exitcode: Option<u8>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Write one JSON document instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Check that the definition of the arguments is consistent.
+    #[test]
+    fn definition() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Check that what follows the command belongs to it, dashes and all.
+    #[test]
+    fn trailing_arguments() {
+        let parsed = Arguments::parse_from(["leakctl", "run", "--", "ls", "--json", "-l"]);
+        let Command::Run(run) = parsed.command else { panic!("run") };
+        assert_eq!(run.command, ["ls", "--json", "-l"]);
+        assert!(!run.trace.json);
+    }
+}

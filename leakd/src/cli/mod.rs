@@ -1,0 +1,88 @@
+//! leakctl's command line: arguments, commands, exit statuses.
+//!
+//! Reports go to standard output, all else to standard error.
+
+mod args;
+mod attach;
+mod doctor;
+mod duration;
+mod progress;
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::canary::{self, CanaryReport};
+use crate::engine::{Engine, Settings};
+use crate::preflight::Facts;
+
+pub use args::{Arguments, Command};
+
+/// Exit statuses, for people and scripts.
+pub mod status {
+    /// Nothing was found.
+    pub const CLEAN: u8 = 0;
+    /// Memory was found that was not given back.
+    pub const LEAKS: u8 = 1;
+    /// It could not be found out.
+    pub const TROUBLE: u8 = 2;
+}
+
+/// Runs leakctl.
+pub fn main() -> ExitCode {
+    // The canary's child: before anything is set up, since it must not allocate.
+    if std::env::args_os().nth(1).is_some_and(|word| word == canary::child::COMMAND) {
+        return ExitCode::from(canary::child::run() as u8);
+    }
+    let arguments = Arguments::parse();
+    set_up_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return trouble(&format!("cannot start: {error}")),
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Attach(arguments) => attach::attach(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Doctor(arguments) => doctor::doctor(&arguments),
+        }
+    });
+    // A symbolizer that hangs in a hostile file must not hold us back.
+    runtime.shutdown_background();
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => trouble(&format!("{error:#}")),
+    }
+}
+
+fn trouble(message: &str) -> ExitCode {
+    eprintln!("leakctl: {}", crate::terminal::safe(message));
+    ExitCode::from(status::TROUBLE)
+}
+
+/// Warnings to standard error; `LEAKD_LOG=debug` for more.
+fn set_up_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("LEAKD_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("error,leakd=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// Looks at the machine, starts the engine and sends the canary ahead.
+fn start_engine(settings: Settings) -> anyhow::Result<(Engine, CanaryReport)> {
+    Facts::gather().check()?;
+    let mut engine = Engine::start(settings)?;
+    let canary = canary::check(&mut engine)?;
+    Ok((engine, canary))
+}

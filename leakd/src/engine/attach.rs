@@ -1,0 +1,134 @@
+//! How a target comes and goes.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Instant, SystemTime};
+
+use super::probes::Probes;
+use super::target::{Ended, SeenFrom, Target};
+use super::{Engine, EngineError, sampling, system};
+use crate::process::{ProcessHandle, mappings, runs_under_valgrind};
+
+impl Engine {
+    /// Puts a process under trace; gives its slot.
+    ///
+    /// With [`SeenFrom::Start`], a process that has no allocator yet is taken
+    /// all the same: its dynamic loader has not come to it.
+    pub fn attach(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
+        self.attach_sampled(pid, seen_from, self.settings.sample_bytes)
+    }
+
+    /// The same, with every allocation recorded whatever the settings say.
+    pub fn attach_unsampled(
+        &mut self,
+        pid: u32,
+        seen_from: SeenFrom,
+    ) -> Result<u16, EngineError> {
+        self.attach_sampled(pid, seen_from, 0)
+    }
+
+    fn attach_sampled(
+        &mut self,
+        pid: u32,
+        seen_from: SeenFrom,
+        sample_bytes: u64,
+    ) -> Result<u16, EngineError> {
+        if self.targets.values().any(|target| target.pid() == pid && target.ended == Ended::Running)
+        {
+            return Err(EngineError::Twice(pid));
+        }
+        let process = ProcessHandle::open(pid)?;
+        let mapped = mappings(pid)?;
+        if runs_under_valgrind(&mapped) {
+            return Err(EngineError::Valgrind(pid));
+        }
+        let maps =
+            self.ledger.open(pid, self.settings.quota).map_err(system("tables for the target"))?;
+        let slot = maps.slot;
+        let info = process.info().clone();
+        let now = Instant::now();
+        let target = Target {
+            process,
+            info,
+            maps,
+            probes: Probes::default(),
+            code: Vec::new(),
+            mappings: Vec::new(),
+            attached: HashSet::new(),
+            stacks: HashMap::new(),
+            epoch: 0,
+            sample_bytes,
+            seen_from,
+            ended: Ended::Running,
+            execs: 0,
+            started: SystemTime::now(),
+            started_at: now,
+            refreshed: now,
+            stopped_at: None,
+        };
+        self.targets.insert(slot, target);
+        match self.set_up(slot, seen_from, sample_bytes) {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                self.detach(slot);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_up(
+        &mut self,
+        slot: u16,
+        seen_from: SeenFrom,
+        sample_bytes: u64,
+    ) -> Result<(), EngineError> {
+        if sample_bytes > 0 {
+            let weights = sampling::weights(sample_bytes);
+            self.ledger.set_sampling(slot, Some(&weights)).map_err(system("sampling"))?;
+        }
+        self.refresh(slot)?;
+        let Some(target) = self.targets.get(&slot) else { return Ok(()) };
+        if target.probes.is_empty() && seen_from == SeenFrom::Attach {
+            return Err(EngineError::NoAllocator {
+                pid: target.pid(),
+                comm: target.info.comm.clone(),
+                why: no_allocator(target, self.objects.has_custom()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the probes out of all targets, and keeps what was learned.
+    pub fn stop_probes(&mut self) {
+        for target in self.targets.values_mut() {
+            target.probes.detach();
+            target.stopped_at.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Takes a target's probes out, and forgets it.
+    pub fn detach(&mut self, slot: u16) {
+        if let Some(mut target) = self.targets.remove(&slot) {
+            target.probes.detach();
+            if let Err(error) = self.ledger.close(&target.maps) {
+                tracing::warn!("closing the tables of process {}: {error}", target.pid());
+            }
+        }
+    }
+}
+
+/// What was looked at in vain.
+fn no_allocator(target: &Target, custom: bool) -> String {
+    let mut objects = 0;
+    let mut unreadable = None;
+    for object in target.code.iter().filter_map(|code| code.object.as_ref()) {
+        objects += 1;
+        if let Some(error) = &object.error {
+            let path = crate::terminal::safe(&object.file.path().display().to_string()).into_owned();
+            unreadable = Some(format!("{path} cannot be read ({error})"));
+        }
+    }
+    let what = if custom { "and none of the functions named" } else { "with malloc and free" };
+    unreadable.unwrap_or_else(|| {
+        format!("{objects} mapped files, none {what} in its symbol table (stripped?)")
+    })
+}

@@ -1,0 +1,114 @@
+//! The probes of one target: which places of an object, in which order, and
+//! the links that hold them.
+
+use std::io;
+
+use leakd_common::cookie::{CUSTOM_OWNER, Cookie, Function};
+
+use super::objects::CodeObject;
+use crate::allocator::{Cost, Probe};
+use crate::bpf::features::UprobePrograms;
+use crate::bpf::link::{self, Link, Places};
+
+/// Allocators that one target may have, each a heap of its own.
+const OWNERS: u8 = CUSTOM_OWNER;
+
+/// A function under probe, for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbedFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// The file it is in.
+    pub module: String,
+    /// The instruction that is single-stepped there, where there is no
+    /// cheaper place.
+    pub single_stepped: Option<String>,
+}
+
+/// The links of one target.
+#[derive(Debug, Default)]
+pub struct Probes {
+    links: Vec<Link>,
+    owners: u8,
+    functions: Vec<ProbedFunction>,
+}
+
+impl Probes {
+    /// What is under probe.
+    pub fn functions(&self) -> &[ProbedFunction] {
+        &self.functions
+    }
+
+    /// Whether nothing is under probe.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Attaches to all functions of an object that allocate or free; false if
+    /// it has none.
+    pub fn attach(
+        &mut self,
+        programs: &UprobePrograms,
+        object: &CodeObject,
+        slot: u16,
+        pid: u32,
+    ) -> io::Result<bool> {
+        let mut wanted: Vec<(&Probe, u8)> = Vec::new();
+        for allocator in &object.discovery.allocators {
+            if self.owners == OWNERS {
+                return Err(io::Error::other(format!("it has more than {OWNERS} allocators")));
+            }
+            wanted.extend(allocator.probes.iter().map(|probe| (probe, self.owners)));
+            self.owners += 1;
+        }
+        wanted.extend(object.discovery.custom.iter().map(|probe| (probe, CUSTOM_OWNER)));
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        // The kernel sets the probes of a link one by one. A block must never be
+        // recorded while what ends it is not under probe yet: what frees comes
+        // first, what both frees and allocates next, plain malloc last.
+        wanted.sort_by_key(|(probe, _)| match probe.function {
+            Function::Realloc | Function::Reallocarray => 0,
+            Function::Malloc => 2,
+            _ => 1,
+        });
+        let (mut allocate, mut free) = (Places::default(), Places::default());
+        for (probe, owner) in wanted {
+            let place = &probe.placement;
+            let cookie = Cookie::new(place.function, place.arguments, owner, slot);
+            let places = if place.function.frees() { &mut free } else { &mut allocate };
+            places.push(place.file_offset, cookie.0);
+            self.functions.push(ProbedFunction {
+                symbol: probe.symbol.clone(),
+                module: object.file.path().display().to_string(),
+                single_stepped: match &place.cost {
+                    Cost::SingleStepped { instruction } => Some(instruction.clone()),
+                    Cost::Emulated | Cost::Unknown => None,
+                },
+            });
+        }
+        let file = object.file.file();
+        if !free.is_empty() {
+            self.links.push(link::attach(&programs.free, file, &free, pid, false)?);
+        }
+        if !allocate.is_empty() {
+            if let Some(at_return) = &programs.allocate_return {
+                self.links.push(link::attach(at_return, file, &allocate, pid, true)?);
+            }
+            self.links.push(link::attach(&programs.allocate, file, &allocate, pid, false)?);
+        }
+        Ok(true)
+    }
+
+    /// Takes all probes out, those that allocate first.
+    pub fn detach(&mut self) {
+        while self.links.pop().is_some() {}
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}

@@ -1,0 +1,126 @@
+//! Starting a command so that it is under trace from its first instruction.
+//!
+//! The command is stopped by ptrace(2) where exec leaves it, and then at each
+//! system call of its dynamic loader: as soon as the loader has mapped an
+//! object, its allocators are probed, before any code of it runs. At the first
+//! system call from elsewhere the loader is done, and the command is let go.
+//! Should leakd die meanwhile, the kernel lets the command go by itself.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::process::mappings;
+
+/// System calls of a loader that are followed: some for each of its objects.
+const STOPS_LIMIT: u32 = 100_000;
+
+/// Why a command is not under trace.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError<E> {
+    /// It could not be started.
+    #[error("cannot run {command}: {source}")]
+    Start {
+        /// The command.
+        command: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It could not be held while it was prepared.
+    #[error("cannot hold the command while it starts: {0}")]
+    Hold(#[from] Errno),
+    /// The callback failed; the command was let go.
+    #[error(transparent)]
+    Prepare(E),
+}
+
+/// What the command is at when the callback is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Exec is over; nothing of the program has run.
+    Started,
+    /// The loader has mapped something executable.
+    Mapped,
+}
+
+/// Starts a command. `prepare` is called with its pid while it is stopped, at
+/// each [`Stage`]. On an error from it the command is killed: it has done
+/// nothing yet.
+pub fn launch<E>(
+    command: &mut Command,
+    mut prepare: impl FnMut(u32, Stage) -> Result<(), E>,
+) -> Result<Child, LaunchError<E>> {
+    // SAFETY: ptrace(2) with PTRACE_TRACEME is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| ptrace::traceme().map_err(io::Error::from));
+    }
+    let mut child = command.spawn().map_err(|source| LaunchError::Start {
+        command: command.get_program().to_string_lossy().into_owned(),
+        source,
+    })?;
+    match hold(child.id(), &mut prepare) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            // Our own child, which has not got beyond its loader.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+fn hold<E>(
+    id: u32,
+    prepare: &mut impl FnMut(u32, Stage) -> Result<(), E>,
+) -> Result<(), LaunchError<E>> {
+    let pid = Pid::from_raw(id as i32);
+    if !matches!(waitpid(pid, None)?, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
+        return Ok(()); // It was killed; whoever waits for it learns how.
+    }
+    ptrace::setoptions(pid, Options::PTRACE_O_TRACESYSGOOD)?;
+    prepare(id, Stage::Started).map_err(LaunchError::Prepare)?;
+    // Exec leaves a dynamic program at its loader's entry, a static one at its
+    // own: the mapping that holds the instruction is the one to follow.
+    let registers = ptrace::getregs(pid)?;
+    let main_file = std::fs::metadata(format!("/proc/{id}/exe")).ok();
+    let loader = mappings(id).ok().and_then(|mappings| {
+        mappings.into_iter().find(|one| (one.begin..one.end).contains(&registers.rip))
+    });
+    let Some(loader) = loader.filter(|loader| {
+        use std::os::unix::fs::MetadataExt;
+        main_file.is_some_and(|file| file.ino() != loader.inode)
+    }) else {
+        return Ok(ptrace::detach(pid, None)?);
+    };
+    let mut entering = false;
+    let mut deliver = None;
+    for _ in 0..STOPS_LIMIT {
+        ptrace::syscall(pid, deliver.take())?;
+        match waitpid(pid, None)? {
+            WaitStatus::PtraceSyscall(_) => {
+                entering = !entering;
+                let registers = ptrace::getregs(pid)?;
+                if !(loader.begin..loader.end).contains(&registers.rip) {
+                    break;
+                }
+                let maps_code = registers.orig_rax == libc::SYS_mmap as u64
+                    && registers.rdx & libc::PROT_EXEC as u64 != 0;
+                if !entering && maps_code {
+                    prepare(id, Stage::Mapped).map_err(LaunchError::Prepare)?;
+                }
+            }
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+            WaitStatus::Stopped(_, signal) => deliver = Some(signal),
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(()),
+            _ => {}
+        }
+    }
+    ptrace::detach(pid, deliver)?;
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A trace from beginning to report: the engine's numbers and the
+//! symbolizer's names come together here.
+
+mod collect;
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use crate::engine::follow::Event;
+use crate::engine::target::{Ended, SeenFrom, Target};
+use crate::engine::{Engine, EngineError};
+use crate::report::input::Snapshot;
+use crate::symbol::Symbolizer;
+
+/// What is waited for at the end of a trace, for names that are not there yet.
+const NAMES_WAIT: Duration = Duration::from_secs(20);
+
+/// One or more processes under trace.
+#[derive(Debug)]
+pub struct Trace {
+    engine: Engine,
+    symbolizer: Symbolizer,
+    started: SystemTime,
+    follow_forks: bool,
+    /// Targets that have ended: they are looked at once more, then let go.
+    requested: HashMap<u16, usize>,
+}
+
+impl Trace {
+    /// A trace by an engine that has passed its canary.
+    pub fn new(engine: Engine, follow_forks: bool) -> Self {
+        Self {
+            engine,
+            symbolizer: Symbolizer::start(),
+            started: SystemTime::now(),
+            follow_forks,
+            requested: HashMap::new(),
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine, to change what it does.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Puts a process under trace.
+    pub fn attach(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
+        self.engine.attach(pid, seen_from)
+    }
+
+    /// Waits for the next thing that the probes tell, and acts on it.
+    /// Cancel-safe.
+    pub async fn step(&mut self) {
+        let Some(announcement) = self.engine.next().await else {
+            // The rings are gone: nothing more will come.
+            std::future::pending::<()>().await;
+            return;
+        };
+        let event = self.engine.handle(announcement);
+        self.react(event);
+    }
+
+    /// To be called a few times a second.
+    pub fn tick(&mut self) {
+        self.engine.tick();
+    }
+
+    fn react(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::NewSite { slot, site }) => {
+                // Names are looked up while the process lives.
+                let addresses = self.engine.target(slot).and_then(|target| {
+                    let stack = target.stack(site)?;
+                    Some(stack.frames.iter().map(|frame| target.code_address(*frame)).collect())
+                });
+                if let Some(addresses) = addresses {
+                    self.symbolizer.request(addresses);
+                    *self.requested.entry(slot).or_default() += 1;
+                }
+            }
+            Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {
+                if let Err(error) = self.engine.attach(child, SeenFrom::Attach) {
+                    tracing::warn!("child process {child}: {error}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether any target still runs.
+    pub fn any_running(&self) -> bool {
+        self.engine.any_running()
+    }
+
+    /// Handles what has been announced and not been waited for.
+    pub fn drain(&mut self) {
+        while let Some(announcement) = self.engine.try_next() {
+            let event = self.engine.handle(announcement);
+            self.react(event);
+        }
+    }
+
+    /// Takes the final look at all targets, takes all probes out, and names
+    /// what was found.
+    ///
+    /// The look comes before the detach: from the moment that a probe is gone,
+    /// the ledger no longer tells the truth.
+    pub fn finish(mut self, min_age: Duration) -> io::Result<Snapshot> {
+        self.engine.tick();
+        let ended = SystemTime::now();
+        let mut looks = Vec::new();
+        for target in self.engine.targets() {
+            // What a process left behind at its end is old enough.
+            let age = if target.ended() == Ended::Exited { Duration::ZERO } else { min_age };
+            looks.push((target.slot(), self.engine.look(target, Some(age))?));
+        }
+        self.drain();
+        self.engine.stop_probes();
+        let targets = looks
+            .into_iter()
+            .filter_map(|(slot, look)| {
+                let target: &Target = self.engine.target(slot)?;
+                Some(collect::target(target, look, &self.symbolizer, NAMES_WAIT))
+            })
+            .collect();
+        Ok(Snapshot {
+            started: self.started,
+            ended,
+            host: crate::preflight::host(),
+            kernel: crate::preflight::release(),
+            targets,
+        })
+    }
+}
+
+/// Whether this id is that of a process, not of a thread of one.
+fn is_process(id: u32) -> bool {
+    procfs::process::Process::new(id as i32)
+        .and_then(|process| process.status())
+        .is_ok_and(|status| status.tgid as u32 == id)
+}
