@@ -16,4 +16,6 @@ pub use object::{ElfObject, FileType, Machine, Segment};
 pub use symbol::{Binding, FunctionSymbol};
 
 #[cfg(test)]
+pub(crate) mod test_program;
+#[cfg(test)]
 mod tests;

@@ -1,10 +1,14 @@
 //! Who a process is.
 
+use std::io::Read;
+
 use procfs::process::{Process, StatFlags};
 
 use super::ProcessError;
 use super::executable;
 
+/// The kernel's is about 1.5 KiB.
+const MAX_STATUS: u64 = 64 << 10;
 /// Longer paths of programs are cut when shown.
 const MAX_SHOWN: usize = 4096;
 
@@ -58,12 +62,9 @@ pub(super) fn inspect_directory(process: &Process, pid: u32) -> Result<ProcessIn
     if matches!(stat.state, 'Z' | 'X' | 'x') {
         return Err(ProcessError::Exiting { pid, comm });
     }
-    let status =
-        process.status().map_err(|error| ProcessError::from_procfs(pid, "status", error))?;
-    if let Ok(tgid) = u32::try_from(status.tgid)
-        && tgid != pid
-    {
-        return Err(ProcessError::Thread { tid: pid, pid: tgid });
+    let status = read_status(process, pid)?;
+    if status.tgid != pid {
+        return Err(ProcessError::Thread { tid: pid, pid: status.tgid });
     }
     let gone = |error| match error {
         // Its memory is gone already, its directory is not yet.
@@ -76,7 +77,7 @@ pub(super) fn inspect_directory(process: &Process, pid: u32) -> Result<ProcessIn
     Ok(ProcessInfo {
         pid,
         exe,
-        uid: status.ruid,
+        uid: status.uid,
         start_time: stat.starttime,
         threads: u32::try_from(stat.num_threads).unwrap_or(1),
         comm,
@@ -86,4 +87,30 @@ pub(super) fn inspect_directory(process: &Process, pid: u32) -> Result<ProcessIn
 /// Strips what a terminal would obey.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+struct Status {
+    tgid: u32,
+    uid: u32,
+}
+
+/// Reads what is needed of /proc/PID/status. Not by the procfs crate: it
+/// gives up on a process whose name is not UTF-8, and anybody can give a
+/// process such a name. A newline in it the kernel writes as `\n`.
+fn read_status(process: &Process, pid: u32) -> Result<Status, ProcessError> {
+    let reading = |error| ProcessError::reading(pid, "status", error);
+    let file = process
+        .open_relative("status")
+        .map_err(|error| ProcessError::from_procfs(pid, "status", error))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_STATUS).read_to_end(&mut bytes).map_err(reading)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let number = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_ascii_whitespace().next()?.parse().ok()
+    };
+    match (number("Tgid:"), number("Uid:")) {
+        (Some(tgid), Some(uid)) => Ok(Status { tgid, uid }),
+        _ => Err(reading(std::io::Error::other("it names no thread group or no user"))),
+    }
 }
