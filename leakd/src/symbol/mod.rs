@@ -1,4 +1,24 @@
 //! Names for addresses.
+//!
+//! The caller says what each address is while the process lives: an offset in
+//! a file that it holds open ([`CodeAddress::File`]), code that a runtime made
+//! ([`CodeAddress::Jit`]), or nothing known. [`Symbolizer`] names them on a
+//! thread of its own, also after the process has gone.
+//!
+//! What is read here is written by whoever wants to: see [`prepare`] for what
+//! is done about files that an ordinary user could have written.
 
 mod address;
+mod demangle;
+mod names;
+mod perf_map;
+mod prepare;
+mod symbolizer;
+mod worker;
+
 pub use address::{CodeAddress, Frame, Lookup, Object, ObjectKey, ObjectRef};
+pub use demangle::{NAME_LIMIT, demangle};
+pub use symbolizer::Symbolizer;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! From what the engine saw to the model of the report.
+
+use std::collections::{BTreeMap, HashMap};
+
+use leakd_common::event::StackEnd as WalkEnd;
+use leakd_common::site::OVERFLOW_SITE;
+use leakd_common::target::Counter;
+
+use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
+use super::model::{
+    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
+    Target,
+};
+use super::{rank, time};
+use crate::symbol;
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Blocks younger than this, in nanoseconds, rank no site.
+    pub min_age_ns: u64,
+    /// Call sites of each target that are listed; `None`: all.
+    pub top: Option<usize>,
+}
+
+/// Makes the report. Sites with equal stacks are merged, sites without
+/// outstanding blocks left out, the others ranked: see [`super::rank`].
+pub fn build(snapshot: Snapshot, settings: &Settings) -> Report {
+    Report {
+        schema: SCHEMA.to_owned(),
+        started: time::rfc3339(snapshot.started),
+        ended: time::rfc3339(snapshot.ended),
+        host: snapshot.host,
+        kernel: snapshot.kernel,
+        leakd: env!("CARGO_PKG_VERSION").to_owned(),
+        min_age_ns: settings.min_age_ns,
+        targets: snapshot
+            .targets
+            .into_iter()
+            .map(|target| build_target(target, settings))
+            .collect(),
+    }
+}
+
+fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
+    let coverage = coverage(&target);
+    let estimated = target.sample_bytes > 0;
+    let mut outstanding = Outstanding { estimated, ..Outstanding::default() };
+    for site in &target.sites {
+        outstanding.bytes = outstanding.bytes.saturating_add(site.site.outstanding_bytes());
+        outstanding.blocks = outstanding.blocks.saturating_add(site.site.outstanding_blocks());
+    }
+    let heap = Heap {
+        allocations: coverage.allocations,
+        frees: coverage.frees,
+        allocated_bytes: target.counters.get(Counter::AllocatedBytes),
+        in_use_bytes: outstanding.bytes,
+        in_use_blocks: outstanding.blocks,
+    };
+    let mut sites: Vec<Site> = merge(target.sites)
+        .into_iter()
+        .filter(|site| site.site.outstanding_blocks() > 0)
+        .map(|site| build_site(site, target.duration_ns))
+        .collect();
+    sites.sort_by(|a, b| {
+        let key = |site: &Site| (site.rank_bytes, site.aged_bytes, site.outstanding_bytes);
+        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
+    });
+    let mut omitted = Omitted::default();
+    for site in sites.drain(settings.top.unwrap_or(usize::MAX).min(sites.len())..) {
+        omitted.sites += 1;
+        omitted.bytes = omitted.bytes.saturating_add(site.outstanding_bytes);
+        omitted.blocks = omitted.blocks.saturating_add(site.outstanding_blocks);
+    }
+    Target {
+        pid: target.pid,
+        comm: target.comm,
+        exe: target.exe,
+        ended: target.ended,
+        duration_ns: target.duration_ns,
+        coverage,
+        outstanding,
+        heap,
+        probes: target.probes,
+        sites,
+        omitted,
+    }
+}
+
+fn coverage(target: &TargetSnapshot) -> Coverage {
+    let get = |counter| target.counters.get(counter);
+    let lost: BTreeMap<String, u64> = [
+        ("ledger_full", Counter::LostLedgerFull),
+        ("no_memory", Counter::LostNoMemory),
+        ("thread_state", Counter::LostThread),
+        ("unpaired", Counter::LostUnpaired),
+    ]
+    .into_iter()
+    .filter(|(_, counter)| get(*counter) > 0)
+    .map(|(cause, counter)| (cause.to_owned(), get(counter)))
+    .collect();
+    Coverage {
+        seen_from: target.seen_from,
+        allocations: get(Counter::Allocations),
+        frees: get(Counter::Frees),
+        lost,
+        lost_bytes: get(Counter::LostBytes),
+        sampled_bytes: target.sample_bytes,
+        sampled_out: get(Counter::SampledOut),
+        unknown_frees: get(Counter::UnknownFrees),
+        failed: get(Counter::Failed),
+        double_frees: get(Counter::DoubleFrees),
+        unattributed: get(Counter::SitesFull),
+        stacks: Stacks { walked: get(Counter::Stacks), complete: get(Counter::StacksComplete) },
+        windows: target.windows,
+        table_bytes: target.table_bytes,
+    }
+}
+
+/// Merges sites with equal addresses: an exec or a new epoch gives the same
+/// stack another key. Without a stack there is nothing to tell them by.
+fn merge(sites: Vec<SiteSnapshot>) -> Vec<SiteSnapshot> {
+    let mut merged: Vec<SiteSnapshot> = Vec::with_capacity(sites.len());
+    let mut by_stack: HashMap<Vec<u64>, usize> = HashMap::new();
+    for site in sites {
+        if site.addresses.is_empty() {
+            merged.push(site);
+            continue;
+        }
+        match by_stack.get(&site.addresses) {
+            Some(index) => add(&mut merged[*index], site),
+            None => {
+                by_stack.insert(site.addresses.clone(), merged.len());
+                merged.push(site);
+            }
+        }
+    }
+    merged
+}
+
+fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
+    into.key = into.key.min(other.key); // not of the order in which they came
+    let (a, b) = (&mut into.site, &other.site);
+    for (total, value) in [
+        (&mut a.allocated_blocks, b.allocated_blocks),
+        (&mut a.allocated_bytes, b.allocated_bytes),
+        (&mut a.freed_blocks, b.freed_blocks),
+        (&mut a.freed_bytes, b.freed_bytes),
+    ]
+    .into_iter()
+    .chain(a.lifetimes.iter_mut().zip(b.lifetimes))
+    {
+        *total = total.saturating_add(value);
+    }
+    match (&mut into.ages, other.ages) {
+        (Some(a), Some(b)) => add_ages(a, b),
+        (ages @ None, b) => *ages = b,
+        (Some(_), None) => {}
+    }
+}
+
+fn add_ages(a: &mut SiteAges, b: SiteAges) {
+    a.aged_blocks = a.aged_blocks.saturating_add(b.aged_blocks);
+    a.aged_bytes = a.aged_bytes.saturating_add(b.aged_bytes);
+    a.oldest_ns = a.oldest_ns.max(b.oldest_ns);
+    a.sample_ns.extend(b.sample_ns);
+    a.sample_ns.sort_unstable();
+    // The samples are the only thing that both medians can be joined by.
+    a.median_ns = a.sample_ns.get(a.sample_ns.len() / 2).copied().unwrap_or(a.median_ns);
+}
+
+fn build_site(snapshot: SiteSnapshot, duration_ns: u64) -> Site {
+    let site = &snapshot.site;
+    let ages = snapshot.ages.as_ref();
+    let surviving = rank::surviving_share(site);
+    let overdue = ages.and_then(|ages| rank::overdue_share(site, &ages.sample_ns));
+    let aged_bytes = ages.map_or(0, |ages| ages.aged_bytes);
+    Site {
+        id: format!("{:016x}", snapshot.key),
+        outstanding_bytes: site.outstanding_bytes(),
+        outstanding_blocks: site.outstanding_blocks(),
+        aged_bytes,
+        aged_blocks: ages.map_or(0, |ages| ages.aged_blocks),
+        rank_bytes: rank::rank_bytes(aged_bytes, surviving, overdue),
+        oldest_age_ns: ages.map(|ages| ages.oldest_ns),
+        median_age_ns: ages.map(|ages| ages.median_ns),
+        surviving_share: surviving,
+        overdue_share: overdue,
+        allocated_bytes: site.allocated_bytes,
+        allocated_blocks: site.allocated_blocks,
+        freed_bytes: site.freed_bytes,
+        freed_blocks: site.freed_blocks,
+        allocations_per_second: per_second(site.allocated_blocks, duration_ns),
+        growth_bytes_per_second: per_second(site.outstanding_bytes(), duration_ns),
+        lifetimes: site
+            .lifetimes
+            .iter()
+            .enumerate()
+            .filter(|(_, blocks)| **blocks > 0)
+            .map(|(bucket, blocks)| Lifetime {
+                below_ns: rank::bucket_bound(bucket),
+                blocks: *blocks,
+            })
+            .collect(),
+        stack_end: stack_end(&snapshot),
+        frame_pointer_steps: snapshot.frame_pointer_steps,
+        stack: snapshot.frames.into_iter().flatten().map(frame).collect(),
+    }
+}
+
+fn per_second(value: u64, duration_ns: u64) -> f64 {
+    if duration_ns == 0 { 0.0 } else { value as f64 * 1e9 / duration_ns as f64 }
+}
+
+fn frame(frame: symbol::Frame) -> Frame {
+    Frame {
+        function: frame.function,
+        file: frame.file,
+        line: frame.line,
+        module: frame.module,
+        build_id: frame.build_id,
+        address: format!("{:#x}", frame.address),
+        inlined: frame.inlined,
+        offset: frame.offset,
+    }
+}
+
+fn stack_end(site: &SiteSnapshot) -> StackEnd {
+    if site.key == OVERFLOW_SITE {
+        return StackEnd::SiteTableFull;
+    }
+    match site.end {
+        None => StackEnd::NotSeen,
+        Some(WalkEnd::Bottom) => StackEnd::Bottom,
+        Some(WalkEnd::NoMapping) => StackEnd::NoMapping,
+        Some(WalkEnd::NoTable) => StackEnd::NoTable,
+        Some(WalkEnd::NoRow) => StackEnd::NoRow,
+        Some(WalkEnd::Unsupported) => StackEnd::Unsupported,
+        Some(WalkEnd::Unreadable) => StackEnd::Unreadable,
+        Some(WalkEnd::BadFrame) => StackEnd::BadFrame,
+        Some(WalkEnd::Internal) => StackEnd::Internal,
+        Some(WalkEnd::ZeroReturn) => StackEnd::ZeroReturn,
+        Some(WalkEnd::Depth) => StackEnd::Depth,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! What the engine hands over at the end of a trace, or in the middle of it.
+
+use std::time::SystemTime;
+
+use leakd_common::event::StackEnd;
+use leakd_common::site::Site;
+use leakd_common::target::TargetCounters;
+
+use super::model::{Ended, Probe, SeenFrom, Windows};
+use crate::symbol::Frame;
+
+/// One look at all targets.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When the trace began.
+    pub started: SystemTime,
+    /// When this snapshot was taken.
+    pub ended: SystemTime,
+    /// The machine's name.
+    pub host: String,
+    /// The kernel's release, as uname(2) tells it.
+    pub kernel: String,
+    /// The targets, in the order of the report.
+    pub targets: Vec<TargetSnapshot>,
+}
+
+/// One look at one target.
+#[derive(Clone, Debug)]
+pub struct TargetSnapshot {
+    /// The process, in leakd's pid namespace.
+    pub pid: u32,
+    /// Its name, as the kernel has it.
+    pub comm: String,
+    /// The path of its executable.
+    pub exe: String,
+    /// What became of it.
+    pub ended: Ended,
+    /// How long it was under trace, in nanoseconds.
+    pub duration_ns: u64,
+    /// From when on its allocations were seen.
+    pub seen_from: SeenFrom,
+    /// Counters, summed over CPUs; see [`sum_counters`].
+    pub counters: TargetCounters,
+    /// Mean bytes between two samples; 0: every allocation is recorded.
+    pub sample_bytes: u64,
+    /// Memory of the target's tables, in kernel and user space, in bytes.
+    pub table_bytes: u64,
+    /// When probes were on.
+    pub windows: Windows,
+    /// Which functions were probed.
+    pub probes: Vec<Probe>,
+    /// The call sites.
+    pub sites: Vec<SiteSnapshot>,
+}
+
+/// One call site.
+#[derive(Clone, Debug)]
+pub struct SiteSnapshot {
+    /// Its key in the target's site table;
+    /// [`OVERFLOW_SITE`](leakd_common::site::OVERFLOW_SITE) is understood.
+    pub key: u64,
+    /// Its totals.
+    pub site: Site,
+    /// Ages of its outstanding blocks; `None` if the ledger was not scanned.
+    pub ages: Option<SiteAges>,
+    /// The return addresses, innermost first; empty if no stack was announced.
+    pub addresses: Vec<u64>,
+    /// For each address its frames, innermost first.
+    pub frames: Vec<Vec<Frame>>,
+    /// Why the walk stopped; `None` if no stack was announced.
+    pub end: Option<StackEnd>,
+    /// Frames that were found by the frame pointer for want of a table.
+    pub frame_pointer_steps: u32,
+}
+
+/// Ages of the blocks of one site that are outstanding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteAges {
+    /// Blocks of at least the minimum age, weighted as in [`Site`].
+    pub aged_blocks: u64,
+    /// Their bytes.
+    pub aged_bytes: u64,
+    /// Age of the oldest, in nanoseconds.
+    pub oldest_ns: u64,
+    /// Median age, in nanoseconds.
+    pub median_ns: u64,
+    /// Ages of some blocks, chosen evenly; in any order. A hundred are plenty.
+    pub sample_ns: Vec<u64>,
+}
+
+/// Adds up the counters of all CPUs.
+pub fn sum_counters<'a>(cpus: impl IntoIterator<Item = &'a TargetCounters>) -> TargetCounters {
+    let mut sum = TargetCounters::default();
+    for cpu in cpus {
+        for (total, value) in sum.counts.iter_mut().zip(cpu.counts) {
+            *total = total.saturating_add(value);
+        }
+    }
+    sum
+}

@@ -1,0 +1,315 @@
+//! The report as data: the schema `leakd.report/1`.
+//!
+//! `docs/REPORT.md` and `docs/report.schema.json` describe it for readers of
+//! the JSON, and tests hold all three to each other. Fields may be added,
+//! never renamed. Strings are as the machine gave them: a renderer that writes
+//! to a terminal makes them safe.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The name and version of the format.
+pub const SCHEMA: &str = "leakd.report/1";
+
+/// All that one trace found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// When the trace began, RFC 3339 in UTC.
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+    /// The machine's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Version of the leakd that wrote the report.
+    pub leakd: String,
+    /// Blocks younger than this (ns) count as outstanding, but rank nobody.
+    pub min_age_ns: u64,
+    /// The processes under trace.
+    pub targets: Vec<Target>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// The process id.
+    pub pid: u32,
+    /// The process's name.
+    pub comm: String,
+    /// The path of its executable.
+    pub exe: String,
+    /// What became of it.
+    pub ended: Ended,
+    /// How long it was under trace, in nanoseconds.
+    pub duration_ns: u64,
+    /// What was seen of it, and what was not.
+    pub coverage: Coverage,
+    /// What it holds.
+    pub outstanding: Outstanding,
+    /// All that it allocated and freed.
+    pub heap: Heap,
+    /// The functions that were probed.
+    pub probes: Vec<Probe>,
+    /// The call sites with outstanding blocks, ranked.
+    pub sites: Vec<Site>,
+    /// Call sites that were left out of `sites`.
+    pub omitted: Omitted,
+}
+
+/// What became of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// It was running when the trace ended.
+    Running,
+    /// It exited or was killed.
+    Exited,
+    /// It replaced its program: what it held before is gone, not leaked.
+    Exec,
+}
+
+/// From when on allocations were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeenFrom {
+    /// From the attach on: what is older is unknown.
+    Attach,
+    /// From the first instruction on.
+    Start,
+}
+
+/// What was seen and what was not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// From when on allocations were seen.
+    pub seen_from: SeenFrom,
+    /// Calls that returned a block.
+    pub allocations: u64,
+    /// Calls that freed one, realloc included.
+    pub frees: u64,
+    /// Allocations that happened and are missing below, by cause.
+    pub lost: BTreeMap<String, u64>,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// Mean bytes between two samples; 0: nothing was left out.
+    pub sampled_bytes: u64,
+    /// Allocations that sampling left out.
+    pub sampled_out: u64,
+    /// Frees of blocks that were not known: older than the attach, sampled
+    /// out, or lost.
+    pub unknown_frees: u64,
+    /// Calls that returned no block.
+    pub failed: u64,
+    /// Blocks that two threads freed at the same time.
+    pub double_frees: u64,
+    /// Allocations that were counted, but under no call site of their own.
+    pub unattributed: u64,
+    /// How far the call stacks could be walked.
+    pub stacks: Stacks,
+    /// When probes were on.
+    pub windows: Windows,
+    /// Memory of leakd's tables for this target, in bytes.
+    pub table_bytes: u64,
+}
+
+impl Coverage {
+    /// Allocations that are missing, whatever the cause.
+    pub fn lost_total(&self) -> u64 {
+        self.lost.values().fold(0, |sum, value| sum.saturating_add(*value))
+    }
+}
+
+/// Call stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stacks {
+    /// Walked.
+    pub walked: u64,
+    /// Of these, walked to the outermost frame.
+    pub complete: u64,
+}
+
+/// Spans of time in which probes were on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// How many; 1 unless the governor closed some.
+    pub count: u64,
+    /// Their length together, in nanoseconds.
+    pub open_ns: u64,
+}
+
+/// Blocks that were allocated and not freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// Bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Whether both are extrapolated from samples.
+    pub estimated: bool,
+}
+
+/// The whole heap, as valgrind sums it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heap {
+    /// Blocks allocated.
+    pub allocations: u64,
+    /// Blocks freed, of whatever age.
+    pub frees: u64,
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// Bytes in use at the end, of blocks whose allocation was seen.
+    pub in_use_bytes: u64,
+    /// Those blocks.
+    pub in_use_blocks: u64,
+}
+
+/// One probed function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The function's symbol.
+    pub symbol: String,
+    /// The path of the file that it is in.
+    pub module: String,
+    /// What a hit costs.
+    pub cost: ProbeCost,
+}
+
+/// How the kernel gets past a probed instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeCost {
+    /// It emulates it: about half a microsecond.
+    Emulated,
+    /// It single-steps it: many microseconds in a virtual machine.
+    SingleStepped,
+}
+
+/// One call site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// Hash of the stack, in hex; stable while the process runs.
+    pub id: String,
+    /// Bytes not freed yet.
+    pub outstanding_bytes: u64,
+    /// Blocks not freed yet.
+    pub outstanding_blocks: u64,
+    /// Bytes of those blocks that are at least `min_age_ns` old.
+    pub aged_bytes: u64,
+    /// Those blocks.
+    pub aged_blocks: u64,
+    /// What sites are ranked by: `aged_bytes`, weighted.
+    pub rank_bytes: u64,
+    /// Age of the oldest outstanding block, in nanoseconds.
+    pub oldest_age_ns: Option<u64>,
+    /// Median age of the outstanding blocks, in nanoseconds.
+    pub median_age_ns: Option<u64>,
+    /// Share of all blocks allocated here that are outstanding, 0 to 1.
+    pub surviving_share: f64,
+    /// Share of the outstanding blocks that are older than 99 of 100 freed
+    /// ones became, 0 to 1.
+    pub overdue_share: Option<f64>,
+    /// Bytes allocated here.
+    pub allocated_bytes: u64,
+    /// Blocks allocated here.
+    pub allocated_blocks: u64,
+    /// Bytes of those that were freed.
+    pub freed_bytes: u64,
+    /// Blocks of those that were freed.
+    pub freed_blocks: u64,
+    /// Blocks allocated a second, on average.
+    pub allocations_per_second: f64,
+    /// Bytes a second by which outstanding memory grew, on average.
+    pub growth_bytes_per_second: f64,
+    /// Freed blocks by how long they lived; empty buckets are left out.
+    pub lifetimes: Vec<Lifetime>,
+    /// The call stack, innermost frame first.
+    pub stack: Vec<Frame>,
+    /// Why the walk stopped.
+    pub stack_end: StackEnd,
+    /// Frames that were found by the frame pointer for want of a table.
+    pub frame_pointer_steps: u32,
+}
+
+/// One bucket of lifetimes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// Blocks that lived shorter than this (ns), and no shorter than half of
+    /// it; the first bucket also holds all shorter ones, the last has no end.
+    pub below_ns: Option<u64>,
+    /// Blocks freed.
+    pub blocks: u64,
+}
+
+/// One level of a call stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// The source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
+    /// The file that the code was mapped from.
+    pub module: Option<String>,
+    /// Its build id, in hex.
+    pub build_id: Option<String>,
+    /// The return address in the process, in hex.
+    pub address: String,
+    /// Whether this function was inlined into the next frame's.
+    pub inlined: bool,
+    /// Bytes from the function's beginning to the address, or without a
+    /// function, from the beginning of the module's file.
+    pub offset: Option<u64>,
+}
+
+/// Why a stack ends where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StackEnd {
+    /// At the outermost frame.
+    Bottom,
+    /// At a return address of zero, as thread start routines leave it.
+    ZeroReturn,
+    /// In no known mapping.
+    NoMapping,
+    /// In a mapping without an unwind table.
+    NoTable,
+    /// At an address that the table has no row for.
+    NoRow,
+    /// At a rule that the walker cannot follow.
+    Unsupported,
+    /// User memory could not be read.
+    Unreadable,
+    /// The rules led to no plausible frame.
+    BadFrame,
+    /// A fault of leakd.
+    Internal,
+    /// After as many frames as are kept.
+    Depth,
+    /// The stack never reached user space.
+    NotSeen,
+    /// The table of call sites was full: this site stands for several.
+    SiteTableFull,
+}
+
+impl StackEnd {
+    /// Whether the whole stack is there.
+    pub const fn complete(self) -> bool {
+        matches!(self, Self::Bottom | Self::ZeroReturn)
+    }
+}
+
+/// What was left out of a list of sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Omitted {
+    /// Call sites.
+    pub sites: u64,
+    /// Bytes that they hold.
+    pub bytes: u64,
+    /// Blocks that they hold.
+    pub blocks: u64,
+}

@@ -1,0 +1,202 @@
+//! The report for people: text that fits the terminal.
+//!
+//! The first screen answers who leaks, how much and how fast; what was not
+//! seen is said before what was; numbers that were estimated from samples
+//! bear a `~`.
+
+mod coverage;
+mod name;
+mod site;
+mod stack;
+mod table;
+mod wrap;
+
+pub(super) use coverage::push_warnings;
+pub(super) use wrap::Page;
+
+use super::model::{Ended, Report, Site, Target};
+use crate::terminal::{self, Role, Style, bytes, count, duration, safe_within};
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// With colours or without.
+    pub style: Style,
+    /// Columns of the terminal.
+    pub width: usize,
+    /// Show every frame of every stack, however deep.
+    pub all_frames: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { style: Style::PLAIN, width: terminal::DEFAULT_WIDTH, all_frames: false }
+    }
+}
+
+/// Renders the report. The result ends with a newline and has no control
+/// characters but newlines and, with colours, those of [`Style`].
+pub fn render(report: &Report, options: &Options) -> String {
+    let mut page = Page::new(options);
+    if report.targets.is_empty() {
+        page.line(Role::Warning, "No process was traced.");
+    }
+    for (index, target) in report.targets.iter().enumerate() {
+        if index > 0 {
+            page.blank();
+        }
+        render_target(&mut page, report, target);
+    }
+    page.finish()
+}
+
+fn render_target(page: &mut Page, report: &Report, target: &Target) {
+    let tilde = estimate_mark(target);
+    let ranked: Vec<&Site> = target.sites.iter().filter(|site| is_ranked(site)).collect();
+    headline(page, report, target, &ranked);
+    coverage::push(page, target);
+    if ranked.len() > 1 {
+        page.blank();
+        table::push(page, &ranked, tilde);
+    }
+    for (index, site) in ranked.iter().enumerate() {
+        page.blank();
+        site::push(page, index + 1, site, tilde);
+    }
+    push_rest(page, report, target);
+}
+
+/// Whether a site is worth a place of its own: one of its blocks has reached
+/// the minimum age, or that could not be told.
+fn is_ranked(site: &Site) -> bool {
+    site.aged_blocks > 0 || site.oldest_age_ns.is_none()
+}
+
+fn estimate_mark(target: &Target) -> &'static str {
+    if target.outstanding.estimated { "~" } else { "" }
+}
+
+fn who(target: &Target) -> String {
+    format!("{} (pid {})", safe_within(&target.comm, 64), target.pid)
+}
+
+fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site]) {
+    let tilde = estimate_mark(target);
+    let who = who(target);
+    let aged_bytes = ranked.iter().fold(0u64, |sum, site| sum.saturating_add(aged(site).0));
+    let aged_blocks = ranked.iter().fold(0u64, |sum, site| sum.saturating_add(aged(site).1));
+    let all_listed = target.omitted.sites == 0;
+    let held = format!("{tilde}{} in {tilde}{}", bytes(aged_bytes), blocks(aged_blocks));
+    let at_least = if all_listed { "" } else { "at least " };
+    if !ranked.is_empty() {
+        let sites = match ranked.len() {
+            1 if all_listed => "1 call site holds".to_owned(),
+            number if all_listed => format!("{number} call sites hold"),
+            number => format!("{} call sites, {number} of them shown, hold", {
+                number as u64 + target.omitted.sites
+            }),
+        };
+        let age = match report.min_age_ns {
+            0 => "never freed".to_owned(),
+            age => format!("not freed for {} or longer", duration(age)),
+        };
+        page.paragraph(Role::Leak, "", &format!("{who}: {sites} {at_least}{held}, {age}."));
+    } else if target.outstanding.blocks > 0 {
+        let held = format!(
+            "{tilde}{} in {tilde}{}",
+            bytes(target.outstanding.bytes),
+            blocks(target.outstanding.blocks)
+        );
+        page.paragraph(
+            Role::Good,
+            "",
+            &format!(
+                "{who}: no block outlived {}. {held} are younger and may be in flight.",
+                duration(report.min_age_ns)
+            ),
+        );
+    } else if target.coverage.allocations == 0 {
+        page.paragraph(Role::Warning, "", &format!("{who}: no allocation was seen."));
+    } else {
+        page.paragraph(
+            Role::Good,
+            "",
+            &format!("{who}: nothing is outstanding. Every block that was seen was freed."),
+        );
+    }
+    let ended = match target.ended {
+        Ended::Running => "it is still running",
+        Ended::Exited => "it has exited",
+        Ended::Exec => "it then replaced its program (exec)",
+    };
+    let exe = safe_within(&target.exe, 256);
+    page.paragraph(Role::Dim, "", &format!("{exe}, {}; {ended}.", watched(target)));
+}
+
+/// Bytes and blocks that a site is blamed for.
+fn aged(site: &Site) -> (u64, u64) {
+    match site.oldest_age_ns {
+        Some(_) => (site.aged_bytes, site.aged_blocks),
+        None => (site.outstanding_bytes, site.outstanding_blocks),
+    }
+}
+
+fn watched(target: &Target) -> String {
+    let windows = target.coverage.windows;
+    if windows.count > 1 {
+        format!(
+            "watched for {} of {} in {} windows",
+            duration(windows.open_ns),
+            duration(target.duration_ns),
+            count(windows.count)
+        )
+    } else {
+        format!("watched for {}", duration(target.duration_ns))
+    }
+}
+
+fn blocks(number: u64) -> String {
+    format!("{} block{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// What is outstanding and not listed.
+fn push_rest(page: &mut Page, report: &Report, target: &Target) {
+    let tilde = estimate_mark(target);
+    let (mut sites, mut held) = (0u64, 0u64);
+    for site in target.sites.iter().filter(|site| !is_ranked(site)) {
+        sites += 1;
+        held = held.saturating_add(site.outstanding_bytes);
+    }
+    let plural = |number: u64| if number == 1 { "site holds" } else { "sites hold" };
+    if sites > 0 && (sites as usize) < target.sites.len() {
+        page.blank();
+        page.paragraph(
+            Role::Dim,
+            "",
+            &format!(
+                "{} more call {} {tilde}{}, all of it younger than {}.",
+                count(sites),
+                plural(sites),
+                bytes(held),
+                duration(report.min_age_ns)
+            ),
+        );
+    }
+    if target.omitted.sites > 0 {
+        page.blank();
+        page.paragraph(
+            Role::Dim,
+            "",
+            &format!(
+                "{} more call {} {tilde}{} in {tilde}{}: --top shows more of them.",
+                count(target.omitted.sites),
+                plural(target.omitted.sites),
+                bytes(target.omitted.bytes),
+                blocks(target.omitted.blocks)
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What was seen and, loudly, what was not.
+
+use super::Page;
+use crate::report::model::{Coverage, SeenFrom, Target};
+use crate::terminal::{Role, bytes, count, percent, safe_within};
+
+/// Below this share of complete stacks the report warns.
+const COMPLETE_ENOUGH: f64 = 0.95;
+
+/// The coverage in one sentence, and warnings where numbers are not exact.
+pub fn push(page: &mut Page, target: &Target) {
+    let coverage = &target.coverage;
+    let mut parts = vec![format!(
+        "Seen: {} allocations, {} frees",
+        count(coverage.allocations),
+        count(coverage.frees)
+    )];
+    parts.push(match coverage.lost_total() {
+        0 => "none lost".to_owned(),
+        lost => format!("{} LOST", count(lost)),
+    });
+    parts.push(match coverage.sampled_bytes {
+        0 => "not sampled".to_owned(),
+        interval => format!("sampled every ~{}", bytes(interval)),
+    });
+    match (coverage.seen_from, coverage.unknown_frees) {
+        (SeenFrom::Attach, 0) => parts.push("memory from before the attach is unknown".to_owned()),
+        (SeenFrom::Attach, frees) => parts.push(format!(
+            "memory from before the attach is unknown ({} such frees)",
+            count(frees)
+        )),
+        (SeenFrom::Start, 0) => parts.push("from the first instruction on".to_owned()),
+        (SeenFrom::Start, frees) => {
+            parts.push(format!("from the first instruction on, {} unknown frees", count(frees)))
+        }
+    }
+    if coverage.stacks.walked > 0 {
+        parts.push(format!("stacks {} complete", percent(complete_share(coverage))));
+    }
+    if coverage.failed > 0 {
+        parts.push(format!("{} calls failed", count(coverage.failed)));
+    }
+    if coverage.table_bytes > 0 {
+        parts.push(format!("tables {}", bytes(coverage.table_bytes)));
+    }
+    page.parts(Role::Dim, "", &parts);
+    push_warnings(page, target);
+}
+
+fn complete_share(coverage: &Coverage) -> f64 {
+    let stacks = coverage.stacks;
+    if stacks.walked == 0 { 1.0 } else { stacks.complete as f64 / stacks.walked as f64 }
+}
+
+/// Warnings: whatever makes the numbers differ from the truth.
+pub fn push_warnings(page: &mut Page, target: &Target) {
+    let coverage = &target.coverage;
+    let mut warn = |text: String| page.paragraph(Role::Warning, "", &format!("WARNING: {text}"));
+    if coverage.lost_total() > 0 {
+        let causes: Vec<String> = coverage
+            .lost
+            .iter()
+            .map(|(cause, number)| {
+                format!("{} {}", safe_within(&cause.replace('_', " "), 32), count(*number))
+            })
+            .collect();
+        warn(format!(
+            "{} allocations ({}) were lost and are missing here: {}.",
+            count(coverage.lost_total()),
+            bytes(coverage.lost_bytes),
+            causes.join(", ")
+        ));
+    }
+    if coverage.stacks.walked > 0 && complete_share(coverage) < COMPLETE_ENOUGH {
+        warn(format!(
+            "{} of the call stacks are incomplete: outer frames are missing.",
+            percent(1.0 - complete_share(coverage))
+        ));
+    }
+    if coverage.unattributed > 0 {
+        warn(format!(
+            "the table of call sites was full: {} allocations are counted under no site of \
+             their own.",
+            count(coverage.unattributed)
+        ));
+    }
+    if coverage.double_frees > 0 {
+        warn(format!(
+            "{} blocks were freed by two threads at the same time: a fault of the program.",
+            count(coverage.double_frees)
+        ));
+    }
+    if coverage.sampled_bytes > 0 {
+        warn(format!(
+            "numbers marked ~ are estimates: {} allocations were left out by sampling.",
+            count(coverage.sampled_out)
+        ));
+    }
+}

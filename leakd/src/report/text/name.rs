@@ -1,0 +1,257 @@
+//! Names of functions: shortened where they are long, told apart where they
+//! say nothing about who is to blame.
+
+use std::borrow::Cow;
+
+use crate::report::model::Frame;
+use crate::terminal::{columns, shorten_middle};
+
+/// How names begin of functions that allocate on behalf of others.
+const BOILERPLATE: &[&str] = &[
+    // C and its libraries.
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "memalign",
+    "posix_memalign",
+    "aligned_alloc",
+    "valloc",
+    "__libc_",
+    "_int_",
+    "strdup",
+    "strndup",
+    "__strdup",
+    "__strndup",
+    "asprintf",
+    "vasprintf",
+    "__vasprintf",
+    "g_malloc",
+    "g_realloc",
+    "g_slice_",
+    "g_strdup",
+    "xmalloc",
+    "xcalloc",
+    "xrealloc",
+    "xstrdup",
+    "zmalloc",
+    "zcalloc",
+    "zrealloc",
+    "ztrymalloc",
+    "PyMem_",
+    "PyObject_Malloc",
+    "_PyMem_",
+    "_PyObject_Malloc",
+    // C++.
+    "operator new",
+    "std::",
+    "__gnu_cxx::",
+    // Rust.
+    "alloc::",
+    "core::",
+    "hashbrown::",
+    "<alloc::",
+    "<core::",
+    "<std::",
+    "<hashbrown::",
+    "<T as alloc::",
+    "<T as core::",
+    "__rust",
+    "__rdl_",
+    "__rg_",
+];
+
+/// Whether a function only allocates on behalf of its caller.
+pub fn is_boilerplate(function: &str) -> bool {
+    // The demangled name of a template begins with its return type.
+    let name = match function.split_once(' ') {
+        Some((first, rest))
+            if first != "operator" && !first.contains(['<', '(']) && rest.starts_with("std::") =>
+        {
+            rest
+        }
+        _ => function,
+    };
+    BOILERPLATE.iter().any(|start| name.starts_with(start))
+}
+
+/// The index of the frame that a person would look at first: the innermost
+/// one with a name that is not boilerplate.
+pub fn culprit(stack: &[Frame]) -> Option<usize> {
+    let named = |frame: &&Frame| frame.function.is_some();
+    stack
+        .iter()
+        .position(|frame| frame.function.as_deref().is_some_and(|name| !is_boilerplate(name)))
+        .or_else(|| stack.iter().position(|frame| named(&frame)))
+        .or(if stack.is_empty() { None } else { Some(0) })
+}
+
+/// A function's name in at most `room` columns: first the arguments of
+/// functions go, then those of templates, then the middle.
+pub fn shorten(name: &str, room: usize) -> Cow<'_, str> {
+    if columns(name) <= room {
+        return Cow::Borrowed(name);
+    }
+    let mut short = collapse(name, '(', ')');
+    if columns(&short) > room {
+        short = collapse(&short, '<', '>');
+    }
+    Cow::Owned(shorten_middle(&short, room).into_owned())
+}
+
+/// Replaces what stands between outermost brackets that follow a name.
+/// `operator()`, `operator<` and the like are no brackets, nor is
+/// `(anonymous namespace)` or the `<T as Trait>` that begins a Rust path.
+fn collapse(name: &str, open: char, close: char) -> String {
+    const PLACEHOLDER: &str = "...";
+    let mut result = String::with_capacity(name.len());
+    let mut depth = 0u32;
+    let mut rest = name;
+    while let Some(character) = rest.chars().next() {
+        if depth == 0
+            && let Some(operator) = operator_prefix(rest)
+            && !result.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        {
+            result.push_str(operator);
+            rest = &rest[operator.len()..];
+            continue;
+        }
+        // An arrow inside of brackets is not their end.
+        if depth > 0 && rest.starts_with("->") {
+            rest = &rest[2..];
+            continue;
+        }
+        if character == open && (depth > 0 || follows_name(&result)) {
+            if depth == 0 {
+                result.push(open);
+                result.push_str(PLACEHOLDER);
+            }
+            depth += 1;
+        } else if character == close && depth > 0 {
+            depth -= 1;
+            if depth == 0 {
+                result.push(close);
+            }
+        } else if depth == 0 {
+            result.push(character);
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    result
+}
+
+fn follows_name(before: &str) -> bool {
+    before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '>' | ')' | ']' | '}'))
+        || before.ends_with("operator()")
+        || (before.ends_with("::") && before.len() > 2)
+            && !before.ends_with("(anonymous namespace)::")
+}
+
+fn operator_prefix(text: &str) -> Option<&str> {
+    const OPERATORS: &[&str] = &[
+        "operator()",
+        "operator<=>",
+        "operator<<=",
+        "operator>>=",
+        "operator->*",
+        "operator->",
+        "operator<<",
+        "operator>>",
+        "operator<=",
+        "operator>=",
+        "operator<",
+        "operator>",
+        "(anonymous namespace)",
+    ];
+    OPERATORS.iter().copied().find(|operator| text.starts_with(operator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that allocator and container code of C, C++ and Rust is known.
+    #[test]
+    fn boilerplate() {
+        for name in [
+            "operator new(unsigned long)",
+            "std::vector<int, std::allocator<int> >::push_back(int const&)",
+            "void std::vector<int>::_M_realloc_insert<int>(int&&)",
+            "<alloc::vec::Vec<u8> as core::clone::Clone>::clone",
+            "alloc::raw_vec::finish_grow",
+            "strdup",
+        ] {
+            assert!(is_boilerplate(name), "{name}");
+        }
+        for name in ["main", "operator_panel()", "Session::Session(std::string)", "Session* make()"]
+        {
+            assert!(!is_boilerplate(name), "{name}");
+        }
+    }
+
+    /// Check that names lose arguments before they lose themselves.
+    #[test]
+    fn shortening() {
+        let cases = [
+            ("short(int)", 20, "short(int)"),
+            (
+                "app::Cache<std::string, int>::insert(std::string, int)",
+                45,
+                "app::Cache<std::string, int>::insert(...)",
+            ),
+            (
+                "app::Cache<std::string, int>::insert(std::string, int)",
+                30,
+                "app::Cache<...>::insert(...)",
+            ),
+            (
+                "<app::Thing<A> as Trait<B>>::run::<Long>",
+                38,
+                "<app::Thing<...> as Trait<...>>::run::<...>",
+            ),
+            (
+                "(anonymous namespace)::grow(unsigned long, unsigned long)",
+                34,
+                "(anonymous namespace)::grow(...)",
+            ),
+            ("Big::operator()(std::pair<int, int>) const", 30, "Big::operator()(...) const"),
+            (
+                "std::ostream& operator<< <char>(std::ostream&, char)",
+                40,
+                "std::ostream& operator<< <char>(...)",
+            ),
+        ];
+        for (name, room, expected) in cases {
+            let expected = shorten_middle(expected, room);
+            assert_eq!(shorten(name, room), expected, "{name}");
+        }
+    }
+
+    /// Check that brackets that never close do no harm.
+    #[test]
+    fn unbalanced() {
+        for name in [
+            "a<<<<<<<<<<<<<<<<<<<",
+            "a(((((((((((((((((((((",
+            ">>>>>>)))))))))))))))))))",
+            "operator<operator<operator<",
+        ] {
+            assert!(columns(&shorten(name, 12)) <= 12);
+        }
+    }
+
+    /// Check that the first frame that is not boilerplate is blamed, and that
+    /// there is always somebody to blame in a stack that has frames.
+    #[test]
+    fn blame() {
+        let frame = |function: Option<&str>| Frame {
+            function: function.map(str::to_owned),
+            ..Frame::default()
+        };
+        let stack = [frame(Some("operator new(unsigned long)")), frame(None), frame(Some("grow"))];
+        assert_eq!(culprit(&stack), Some(2));
+        assert_eq!(culprit(&stack[..2]), Some(0));
+        assert_eq!(culprit(&stack[1..2]), Some(0));
+        assert_eq!(culprit(&[]), None);
+    }
+}
