@@ -131,10 +131,14 @@ pub enum FpKind {
     AtFramePointer = 4,
 }
 
-/// One rule, packed: bits 0..4 [`CfaKind`], 4..7 [`FpKind`], 7..9 zero when the
-/// return address is at CFA - 8 (x86-64) and 1 when it is in the link register
-/// (aarch64), 9..16 `extra`, 16..40 the CFA's offset, 40..64 the frame
+/// One rule, packed: bits 0..4 [`CfaKind`], 4..7 [`FpKind`], 7..9 where the
+/// return address is, 9..16 `extra`, 16..40 the CFA's offset, 40..64 the frame
 /// pointer's offset, both signed.
+///
+/// Return address: 0 at CFA - 8 (x86-64), 1 in the link register, 2 saved at
+/// CFA + frame pointer's offset + 8 * `extra`, `extra` being signed there
+/// (both aarch64). A usual frame record, {x29, x30}, has `extra` 1. The offset
+/// is set also where the frame pointer itself is [`FpKind::Same`].
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule(pub u64);
@@ -178,6 +182,40 @@ impl Rule {
         ))
     }
 
+    /// The rule with the return address in the link register (aarch64).
+    pub const fn with_return_in_link(self) -> Self {
+        Self(self.0 | 1 << 7)
+    }
+
+    /// Packs a rule whose return address is saved at CFA plus `return_offset`
+    /// (aarch64). `None` as for [`Rule::pack`], and also where frame pointer
+    /// and return address are more than 63 words apart, or the frame pointer's
+    /// place does not count from the CFA.
+    pub const fn pack_saved_link(
+        cfa: CfaKind,
+        cfa_offset: i64,
+        fp: FpKind,
+        fp_offset: i64,
+        return_offset: i64,
+    ) -> Option<Self> {
+        let (fp_offset, words) = match fp {
+            FpKind::AtCfa => match return_offset.checked_sub(fp_offset) {
+                Some(apart) if apart % 8 == 0 => (fp_offset, apart / 8),
+                _ => return None,
+            },
+            FpKind::Same | FpKind::Unknown => (return_offset, 0),
+            FpKind::AtFramePointer => return None,
+        };
+        let plain = matches!(cfa, CfaKind::StackPointer | CfaKind::FramePointer);
+        if words < -64 || words > 63 || !plain {
+            return None;
+        }
+        match Self::pack(cfa, cfa_offset, (words & 0x7f) as u8, fp, fp_offset) {
+            Some(rule) => Some(Self(rule.0 | 2 << 7)),
+            None => None,
+        }
+    }
+
     /// Number of the [`CfaKind`].
     #[inline(always)]
     pub const fn cfa_kind(self) -> u64 {
@@ -190,7 +228,8 @@ impl Rule {
         (self.0 >> 4) & 7
     }
 
-    /// Where the return address is: 0 at CFA - 8, 1 in the link register.
+    /// Where the return address is: 0 at CFA - 8, 1 in the link register, 2
+    /// saved elsewhere; see [`Rule`].
     #[inline(always)]
     pub const fn return_kind(self) -> u64 {
         (self.0 >> 7) & 3
