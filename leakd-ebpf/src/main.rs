@@ -5,6 +5,7 @@
 //! | [`allocator`] | what a call of malloc, free and the like means |
 //! | [`ledger`] | outstanding blocks, call sites, counters, sampling |
 //! | [`unwind`] | the walk over a user stack |
+//! | [`floor`] | programs that do nothing, to measure the others against |
 //! | [`lifecycle`] | fork, exec and thread exit |
 //! | [`ring`] | announcements to user space |
 //! | [`support`] | the few things the BPF target lacks or spells oddly |
@@ -14,6 +15,7 @@
 #![allow(internal_features)] // BPF has no other way to an atomic add
 
 mod allocator;
+mod floor;
 mod ledger;
 mod lifecycle;
 mod ring;

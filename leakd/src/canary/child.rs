@@ -9,6 +9,7 @@ use std::time::Instant;
 pub const COMMAND: &str = "canary-child";
 
 /// What the pattern amounts to, by construction; see [`pattern`].
+#[derive(Clone, Copy, Debug)]
 pub struct Truth;
 
 impl Truth {

@@ -147,7 +147,7 @@ pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
 
 fn observe(engine: &Engine, slot: u16, canary: &mut Canary) -> Result<f64, CanaryError> {
     canary.order(b'p')?;
-    let target = engine.target(slot).ok_or(io::ErrorKind::NotFound)?;
+    let target = engine.target(slot).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let look = engine.look(target, Some(Duration::ZERO))?;
     let outstanding = |count: fn(&leakd_common::site::Site) -> u64| look.sites.values().map(count).sum();
     for (what, seen, truth) in [

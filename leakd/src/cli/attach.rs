@@ -61,7 +61,8 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
     Ok(status_of(&report))
 }
 
-/// Says what is under trace, and what will be slow.
+/// Says what is under trace, and what will be slow. Whoever starts a load
+/// after `attached` has been said sees all of it counted.
 fn announce(trace: &Trace, progress: &mut Progress) {
     for target in trace.engine().targets() {
         let functions = target.probes().functions();
@@ -69,7 +70,7 @@ fn announce(trace: &Trace, progress: &mut Progress) {
         modules.sort_unstable();
         modules.dedup();
         progress.say(&format!(
-            "tracing {} (pid {}): {} functions in {}",
+            "attached to {} (pid {}): {} functions in {}",
             target.info().comm,
             target.pid(),
             functions.len(),

@@ -1,6 +1,5 @@
 //! `leakctl run -- CMD ARGS`
 
-use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -20,10 +19,8 @@ use crate::report::Report;
 use crate::trace::Trace;
 
 const TICK: Duration = Duration::from_millis(20);
-/// As a shell has it: no such command.
-const NOT_FOUND: u8 = 127;
-/// As a shell has it: there is one, but it cannot be executed.
-const NOT_EXECUTABLE: u8 = 126;
+/// The command could not be started.
+const NOT_STARTED: u8 = 127;
 
 /// Runs a command under trace from its first instruction.
 pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
@@ -36,7 +33,9 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
-    let (program, rest) = arguments.command.split_first().ok_or(ErrorKind::InvalidInput)?;
+    let Some((program, rest)) = arguments.command.split_first() else {
+        anyhow::bail!("no command");
+    };
     let mut command = Command::new(program);
     command.args(rest);
     let mut slot = None;
@@ -53,10 +52,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
         Err(LaunchError::Start { command, source }) => {
             let command = command.escape_debug();
             eprintln!("leakctl: cannot run {command}: {source}");
-            return Ok(match source.kind() {
-                ErrorKind::NotFound => NOT_FOUND,
-                _ => NOT_EXECUTABLE,
-            });
+            return Ok(NOT_STARTED);
         }
         Err(error) => return Err(error.into()),
     };

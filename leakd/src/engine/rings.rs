@@ -100,7 +100,9 @@ impl Rings {
         for ring in rings {
             let data = MapData::from_fd(ring).map_err(io::Error::other)?;
             let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)?;
-            let ring = AsyncFd::new(ring)?;
+            // SAFETY: the ring owns its descriptor and gives the same one for as
+            // long as it lives; `AsyncFd` drops it after deregistering.
+            let ring = unsafe { AsyncFd::register(ring) }?;
             tasks.spawn(drain(ring, sender.clone()));
         }
         Ok((Self { tasks, bytes: u64::from(RING_BYTES) * cpus as u64 }, receiver))

@@ -53,7 +53,10 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
     let heap = Heap {
         allocations: coverage.allocations,
         frees: coverage.frees,
-        allocated_bytes: target.counters.get(Counter::AllocatedBytes),
+        allocated_bytes: target
+            .sites
+            .iter()
+            .fold(0, |sum, site| sum.saturating_add(site.site.allocated_bytes)),
         in_use_bytes: outstanding.bytes,
         in_use_blocks: outstanding.blocks,
     };
@@ -101,8 +104,8 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
     .collect();
     Coverage {
         seen_from: target.seen_from,
-        allocations: get(Counter::Allocations),
-        frees: get(Counter::Frees),
+        allocations: target.counters.allocations(),
+        frees: target.counters.frees(),
         lost,
         lost_bytes: get(Counter::LostBytes),
         sampled_bytes: target.sample_bytes,
@@ -111,7 +114,7 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         failed: get(Counter::Failed),
         double_frees: get(Counter::DoubleFrees),
         unattributed: get(Counter::SitesFull),
-        stacks: Stacks { walked: get(Counter::Stacks), complete: get(Counter::StacksComplete) },
+        stacks: stacks(&target.sites),
         windows: target.windows,
         table_bytes: target.table_bytes,
     }
@@ -246,3 +249,12 @@ fn stack_end(site: &SiteSnapshot) -> StackEnd {
 
 #[cfg(test)]
 mod tests;
+
+/// Distinct stacks that were announced, and how many of them are whole.
+fn stacks(sites: &[SiteSnapshot]) -> Stacks {
+    let ends = sites.iter().filter_map(|site| site.end);
+    ends.fold(Stacks::default(), |sum, end| Stacks {
+        walked: sum.walked + 1,
+        complete: sum.complete + u64::from(end.complete()),
+    })
+}
