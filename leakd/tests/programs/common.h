@@ -101,7 +101,7 @@ ALONE static int next_round(void)
 		return rounds < round_limit;
 	if (terminated)
 		return 0;
-	struct pollfd input = {.fd = 0, .events = POLLIN};
+	struct pollfd input = {.fd = 0, .events = POLLIN, .revents = 0};
 	if (poll(&input, 1, 1) > 0) {
 		int lines = read_lines();
 		if (lines < 0)

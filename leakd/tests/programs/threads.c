@@ -32,7 +32,7 @@ ALONE static void work(long number)
 		if (number == 17)
 			leak_orders();
 		if (!limit)
-			usleep(20000);
+			usleep(5000);
 	}
 	honest_end(&honest);
 }

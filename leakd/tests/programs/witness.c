@@ -46,6 +46,7 @@ static uint64_t allocations, frees, foreign_frees, overflows;
 static size_t smallest = SIZE_MAX, largest;
 static atomic_flag lock = ATOMIC_FLAG_INIT;
 static __thread int inside;
+static char prefix[3800]; /* copied: nginx drops its environment */
 
 static void *(*next_malloc)(size_t);
 static void *(*next_calloc)(size_t, size_t);
@@ -99,6 +100,9 @@ static void start(void)
 	next_usable = dlsym(RTLD_NEXT, "malloc_usable_size");
 	blocks = map(sizeof *blocks * BLOCKS);
 	sites = map(sizeof *sites * SITES);
+	const char *out = getenv("WITNESS_OUT");
+	if (out && strlen(out) < sizeof prefix)
+		strcpy(prefix, out);
 	const char *from = getenv("WITNESS_MIN"), *to = getenv("WITNESS_MAX");
 	smallest = from ? strtoul(from, NULL, 0) : SIZE_MAX;
 	largest = to ? strtoul(to, NULL, 0) : 0;
@@ -362,11 +366,11 @@ static void write_frame(FILE *out, void *address)
 
 __attribute__((destructor)) static void at_exit(void)
 {
-	const char *prefix = getenv("WITNESS_OUT");
 	char path[4096];
 	inside++;
-	if (!prefix || snprintf(path, sizeof path, "%s.%d", prefix, (int)getpid()) >= (int)sizeof path)
+	if (!prefix[0])
 		return;
+	snprintf(path, sizeof path, "%s.%d", prefix, (int)getpid());
 	FILE *out = fopen(path, "w");
 	if (!out)
 		return;
