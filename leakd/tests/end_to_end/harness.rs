@@ -2,7 +2,8 @@
 //! independent witness saw, and probes in a process do show.
 
 use crate::support::{
-    probes::{assert_nothing_left, changed_code},
+    links::{links_on, uprobe_on},
+    probes::{assert_nothing_left, changed_code, wait_until_nothing_left},
     process::{Process, Truth},
     programs::program,
     report::bare_name,
@@ -26,14 +27,16 @@ fn witnessed(name: &str, arguments: &[&str]) -> (serde_json::Value, Testimony) {
 
 /// Blocks and bytes outstanding where `function` is the `level`-th frame.
 fn held_in(testimony: &Testimony, function: &str, level: usize) -> (u64, u64) {
+    let mangled = format!("{}{function}", function.len());
     testimony
         .sites
         .iter()
         .filter(|site| site.blocks > 0)
         .filter(|site| {
-            site.stack
-                .get(level)
-                .is_some_and(|frame| frame.function_by_addr2line().contains(function))
+            site.stack.get(level).is_some_and(|frame| {
+                let found = frame.function_by_addr2line();
+                found == function || found.contains(&mangled)
+            })
         })
         .fold((0, 0), |sum, site| (sum.0 + site.blocks, sum.1 + site.bytes))
 }
@@ -148,6 +151,31 @@ fn changed_code_shows() {
     memory.write_all_at(&before, place).expect("root may write to a process");
     assert_nothing_left(pid);
     process.end();
+}
+
+/// Check that a real uprobe shows in the target's code and in the kernel's
+/// list of links, not in a bystander's, and that both are gone with it.
+#[test]
+fn a_real_uprobe_shows() {
+    let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
+    let mut bystander = Process::start_ready(Command::new(program("orders_no_debug")));
+    let place = libc::malloc as *const () as u64;
+    let own = i32::try_from(std::process::id()).expect("a pid");
+    let libc = crate::support::mappings::executable_mappings(own)
+        .into_iter()
+        .find(|mapping| (mapping.start..mapping.end).contains(&place))
+        .expect("the tests run on a shared libc");
+    let offset = place - libc.start + libc.offset;
+    let probe = uprobe_on(target.pid(), &libc.path, offset);
+    let changes = changed_code(target.pid());
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!((changes[0].offset, changes[0].in_memory), (offset, 0xCC));
+    assert_eq!(links_on(target.pid()), 1);
+    assert_nothing_left(bystander.pid());
+    drop(probe);
+    wait_until_nothing_left(target.pid());
+    target.end();
+    bystander.end();
 }
 
 /// Check that names of functions are compared without their decoration.

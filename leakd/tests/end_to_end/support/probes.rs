@@ -66,12 +66,13 @@ pub fn probes_present(pid: i32) -> bool {
 
 /// Checks that nothing was left in the process, nor on it in the kernel.
 pub fn assert_nothing_left(pid: i32) {
-    assert_eq!(changed_code(pid), [], "probes were left in process {pid}");
+    // In this order: see `links::LOOKING`.
     assert_eq!(links_on(pid), 0, "BPF links were left on process {pid}");
+    assert_eq!(changed_code(pid), [], "probes were left in process {pid}");
 }
 
 /// Waits until nothing is left in the process: the kernel takes away the
 /// probes of a killed process in its own time.
 pub fn wait_until_nothing_left(pid: i32) {
-    wait_for("the probes to go", || (!probes_present(pid) && links_on(pid) == 0).then_some(()));
+    wait_for("the probes to go", || (links_on(pid) == 0 && !probes_present(pid)).then_some(()));
 }
