@@ -153,6 +153,8 @@ fn target_ends_while_we_attach() {
         if outcome.status == 2 {
             assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
             assert_eq!(outcome.stdout, "", "{outcome:?}");
+        } else {
+            assert_ne!(outcome.stdout, "", "a report is due: {outcome:?}");
         }
         assert!(process.wait().success(), "the process was harmed");
         assert_eq!(crate::support::links::links_on(process.pid()), 0);

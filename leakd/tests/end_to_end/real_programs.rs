@@ -41,9 +41,12 @@ struct Scene {
     _folder: tempfile::TempDir,
 }
 
+/// Starts a server and its load; the command is handed out to be prepared.
+type Start = fn(&mut dyn FnMut(&mut Command)) -> Scene;
+
 /// What is planted, and what is known of it without leakd.
 struct Plant {
-    start: fn(&mut dyn FnMut(&mut Command)) -> Scene,
+    start: Start,
     /// Usable sizes of the blocks: of no other blocks of the program.
     usable: RangeInclusive<usize>,
     /// The size that is asked for.

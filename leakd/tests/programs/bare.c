@@ -9,7 +9,8 @@ static long call(long number, long a, long b, long c)
 	return result;
 }
 
-void _start(void)
+/* The kernel enters with another stack alignment than a function has. */
+__attribute__((force_align_arg_pointer)) void _start(void)
 {
 	char text[32] = "ready ", digits[16], byte;
 	long pid = call(39, 0, 0, 0);
