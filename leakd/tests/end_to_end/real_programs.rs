@@ -37,7 +37,8 @@ struct Scene {
     /// The process that does the work: nginx's worker, else the server.
     pid: i32,
     load: Load,
-    stop: Signal,
+    /// What ends it in a friendly way; none: the end of its stdin.
+    stop: Option<Signal>,
     _folder: tempfile::TempDir,
 }
 
@@ -61,7 +62,9 @@ impl Scene {
     fn stop(mut self) -> Process {
         self.load.stop();
         self.load.end_program();
-        self.process.signal(self.stop);
+        if let Some(signal) = self.stop {
+            self.process.signal(signal);
+        }
         let status = self.process.wait();
         assert!(status.success(), "the server ended with {status}: {}", self.process.stderr());
         self.process
@@ -175,7 +178,7 @@ fn nginx(prepare: &mut dyn FnMut(&mut Command)) -> Scene {
         let socket = socket.clone();
         move |_| http_get(&socket)
     });
-    Scene { process, pid, load, stop: Signal::SIGQUIT, _folder: folder }
+    Scene { process, pid, load, stop: Some(Signal::SIGQUIT), _folder: folder }
 }
 
 fn redis(prepare: &mut dyn FnMut(&mut Command)) -> Scene {
@@ -209,7 +212,7 @@ fn redis(prepare: &mut dyn FnMut(&mut Command)) -> Scene {
             ask(format!("*2\r\n$3\r\nDEL\r\n$6\r\nlst:{key:02}\r\n"));
         }
     });
-    Scene { process, pid, load, stop: Signal::SIGTERM, _folder: folder }
+    Scene { process, pid, load, stop: Some(Signal::SIGTERM), _folder: folder }
 }
 
 fn python(prepare: &mut dyn FnMut(&mut Command)) -> Scene {
@@ -222,7 +225,7 @@ fn python(prepare: &mut dyn FnMut(&mut Command)) -> Scene {
     let pid = process.wait_ready();
     assert_eq!(pid, process.pid());
     let load = Load::of_the_program_itself(process.take_stdin());
-    Scene { process, pid, load, stop: Signal::SIGCONT, _folder: folder }
+    Scene { process, pid, load, stop: None, _folder: folder }
 }
 
 const NGINX: Plant = Plant {
