@@ -1,0 +1,15 @@
+//! End-to-end tests: `leakctl` on real programs, on the running kernel.
+//!
+//! What each program has planted and how that was proven independently is in
+//! `../README.md`. Nothing is skipped: where root or the kernel's uprobes are
+//! missing the tests fail and say so.
+
+mod allocators;
+mod bad_input;
+mod exactness;
+mod harness;
+mod languages;
+mod lifecycle;
+mod real_programs;
+mod run_command;
+mod support;
