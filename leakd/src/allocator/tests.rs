@@ -36,10 +36,20 @@ fn table() {
         for allocator in found.allocators {
             eprintln!("  {:?} {:?}", allocator.kind, allocator.prefix);
             for p in allocator.probes {
-                eprintln!("    {:<36} {:>3} {:?} {:?} {:?}{}", p.symbol, p.placement.skipped, p.placement.cost, p.placement.function, p.placement.arguments, if p.placement.indirect_jumps {" indirect"} else {""});
+                eprintln!(
+                    "    {:<36} {:>3} {:?} {:?} {:?}{}",
+                    p.symbol,
+                    p.placement.skipped,
+                    p.placement.cost,
+                    p.placement.function,
+                    p.placement.arguments,
+                    if p.placement.indirect_jumps { " indirect" } else { "" }
+                );
             }
         }
-        for s in found.skipped { eprintln!("   - {} {:x}: {}", s.symbol, s.address, s.because); }
+        for s in found.skipped {
+            eprintln!("   - {} {:x}: {}", s.symbol, s.address, s.because);
+        }
     }
     let _ = TestProgram::c;
 }
