@@ -118,12 +118,7 @@ impl Ledger {
     }
 
     fn write_config(&self, slot: u16, config: &TargetConfig) -> io::Result<()> {
-        sys::map_update(
-            self.targets.as_fd(),
-            &u32::from(slot).to_ne_bytes(),
-            bytes_of(config),
-            0,
-        )
+        sys::map_update(self.targets.as_fd(), &u32::from(slot).to_ne_bytes(), bytes_of(config), 0)
     }
 
     /// Switches sampling on, by a weight for each size class, or off. Call it
@@ -138,13 +133,7 @@ impl Ledger {
             let keys: Vec<u8> =
                 (first..first + SAMPLE_CLASSES as u32).flat_map(u32::to_ne_bytes).collect();
             let values: Vec<u8> = weights.iter().flat_map(|weight| weight.to_ne_bytes()).collect();
-            sys::map_update_batch(
-                self.sampling.as_fd(),
-                &keys,
-                &values,
-                SAMPLE_CLASSES as u32,
-                0,
-            )?;
+            sys::map_update_batch(self.sampling.as_fd(), &keys, &values, SAMPLE_CLASSES as u32, 0)?;
         }
         let config = self.config(slot)?;
         self.write_config(slot, &TargetConfig { sampling: u32::from(weights.is_some()), ..config })

@@ -181,9 +181,7 @@ impl Engine {
         let mut sites = snapshot::sites(target.maps.sites.as_fd())?;
         if target.execs > 0 {
             // Those of the image before: their stacks were forgotten.
-            sites.retain(|site, totals| {
-                target.stacks.contains_key(site) || totals.announced == 0
-            });
+            sites.retain(|site, totals| target.stacks.contains_key(site) || totals.announced == 0);
         }
         Ok(TargetLook {
             counters: self.ledger.counters(target.slot())?,
@@ -195,10 +193,7 @@ impl Engine {
     }
 
     /// Only the counters of a target: cheap.
-    pub fn counters(
-        &self,
-        target: &Target,
-    ) -> io::Result<leakd_common::target::TargetCounters> {
+    pub fn counters(&self, target: &Target) -> io::Result<leakd_common::target::TargetCounters> {
         self.ledger.counters(target.slot())
     }
 
