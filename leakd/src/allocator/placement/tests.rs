@@ -197,11 +197,11 @@ fn refused_instructions_are_not_probed() {
     let code = [0xf0, 0x48, 0xff, 0x06, 0x48, 0x89, 0xf8, 0xc3];
     assert_eq!(stepped_at(&code, Function::Malloc), (4, "mov".into()));
     for code in [
-        &[0x3e, 0xff, 0xe0][..], // notrack jmp rax
-        &[0x0f, 0x0b],           // ud2
-        &[0xcc],                 // int3
-        &[0xf4],                 // hlt
-        &[0x0f, 0x05],           // syscall
+        &[0x3e, 0xff, 0xe0][..],   // notrack jmp rax
+        &[0x0f, 0x0b],             // ud2
+        &[0xcc],                   // int3
+        &[0xf4],                   // hlt
+        &[0x0f, 0x05],             // syscall
         &[0x66, 0xe9, 0, 0, 0, 0], // jmp with an operand-size prefix
     ] {
         let error = walk(code, ENTRY, Function::Free, Arguments::default(), ALL).unwrap_err();
