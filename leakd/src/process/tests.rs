@@ -358,6 +358,15 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0          [vsyscall]\n";
     assert!(mapping::parse(&vec![b'a'; 1 << 20][..], 1).is_err());
 }
 
+/// Check that a process under valgrind is recognized by its preload.
+#[test]
+fn valgrind_is_recognized() {
+    let line = |name: &str| format!("1000-2000 r-xp 00000000 fe:01 12 /usr/libexec/{name}\n");
+    let under = |name| runs_under_valgrind(&mapping::parse(line(name).as_bytes(), 1).unwrap());
+    assert!(under("valgrind/vgpreload_core-amd64-linux.so"));
+    assert!(!under("valgrind/README"));
+}
+
 /// Check that a process that maps without end is given up on.
 #[test]
 fn endless_maps_are_limited() {
