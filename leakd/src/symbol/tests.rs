@@ -291,7 +291,7 @@ fn requested_ahead() {
     let symbolizer = Symbolizer::start();
     assert_eq!(symbolizer.request(vec![address.clone(), CodeAddress::Unmapped { address: 7 }]), 1);
     let begun = Instant::now();
-    while symbolizer.resolve(&[address.clone()], Duration::ZERO)[0].len() != 3 {
+    while symbolizer.resolve(std::slice::from_ref(&address), Duration::ZERO)[0].len() != 3 {
         assert!(begun.elapsed() < WAIT, "never answered");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -428,6 +428,23 @@ fn panic_of_the_reader() {
     assert_eq!(symbolizer.level(&bad.key()), Level::Symbols);
     assert_eq!(summary(&frames[0]), expected(&[("outer", "", 0, false)]));
     assert_eq!(summary(&frames[1]), expected(&C_FRAMES));
+}
+
+/// Check that those who wait are answered when not even reading nothing works.
+#[test]
+fn panic_at_every_level() {
+    let _one = one_at_a_time();
+    let built = compile("cc", "program.c", C, &[]);
+    let object = open(&built.path);
+    let _hook = Hooked::new(|_, _| panic!("a planted panic"));
+    let jit = CodeAddress::Jit { pid: 1, address: 0xbeef, lookup: Lookup::Return };
+    let symbolizer = Symbolizer::start();
+    let begun = Instant::now();
+    let frames = symbolizer.resolve(&[at(&object, 0x1100), jit], 1_000 * WAIT);
+    assert!(begun.elapsed() < 1_000 * WAIT, "answered only because the deadline passed");
+    assert_eq!(symbolizer.level(&object.key()), Level::Nothing);
+    assert_eq!((frames[0][0].function.as_deref(), frames[0][0].offset), (None, Some(0x1100)));
+    assert_eq!(frames[1][0].module.as_deref(), Some("[jit]"));
 }
 
 /// Check that a file which keeps its reader busy is given up, and that others
