@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +38,8 @@ __attribute__((noinline)) void *outer(size_t n) {
 __attribute__((noinline, noreturn)) void last(void) {
     abort(); /* line 14 */
 }
-int main(int argc, char **argv) { return argc > 5 ? (last(), 0) : outer(argc) == argv; }
+extern int getchar(void);
+int main(int argc, char **argv) { if (argc == 2) getchar(); return argc > 5 ? (last(), 0) : outer(argc) == argv; }
 "#;
 
 const CPP: &str = r#"#include <new>
@@ -272,9 +273,11 @@ fn after_the_process_has_gone() {
     let _one = one_at_a_time();
     let built = compile("cc", "program.c", C, &[]);
     let offset = first_call(&built.path, "outer");
-    let mut child = Command::new(&built.path).spawn().unwrap();
+    let mut command = Command::new(&built.path);
+    let mut child = command.arg("wait").stdin(Stdio::piped()).spawn().unwrap();
     let exe = File::open(format!("/proc/{}/exe", child.id())).unwrap();
     let object = Object::new(exe, "/srv/program", None).unwrap();
+    drop(child.stdin.take()); // the end of its input, for which it waits
     child.wait().unwrap();
     fs::remove_file(&built.path).unwrap();
     let frames = resolve_one(&Symbolizer::start(), at(&object, offset));
