@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +38,8 @@ __attribute__((noinline)) void *outer(size_t n) {
 __attribute__((noinline, noreturn)) void last(void) {
     abort(); /* line 14 */
 }
-int main(int argc, char **argv) { return argc > 5 ? (last(), 0) : outer(argc) == argv; }
+extern int getchar(void);
+int main(int argc, char **argv) { if (argc == 2) getchar(); return argc > 5 ? (last(), 0) : outer(argc) == argv; }
 "#;
 
 const CPP: &str = r#"#include <new>
@@ -272,9 +273,11 @@ fn after_the_process_has_gone() {
     let _one = one_at_a_time();
     let built = compile("cc", "program.c", C, &[]);
     let offset = first_call(&built.path, "outer");
-    let mut child = Command::new(&built.path).spawn().unwrap();
+    let mut command = Command::new(&built.path);
+    let mut child = command.arg("wait").stdin(Stdio::piped()).spawn().unwrap();
     let exe = File::open(format!("/proc/{}/exe", child.id())).unwrap();
     let object = Object::new(exe, "/srv/program", None).unwrap();
+    drop(child.stdin.take()); // the end of its input, for which it waits
     child.wait().unwrap();
     fs::remove_file(&built.path).unwrap();
     let frames = resolve_one(&Symbolizer::start(), at(&object, offset));
@@ -291,7 +294,7 @@ fn requested_ahead() {
     let symbolizer = Symbolizer::start();
     assert_eq!(symbolizer.request(vec![address.clone(), CodeAddress::Unmapped { address: 7 }]), 1);
     let begun = Instant::now();
-    while symbolizer.resolve(&[address.clone()], Duration::ZERO)[0].len() != 3 {
+    while symbolizer.resolve(std::slice::from_ref(&address), Duration::ZERO)[0].len() != 3 {
         assert!(begun.elapsed() < WAIT, "never answered");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -428,6 +431,23 @@ fn panic_of_the_reader() {
     assert_eq!(symbolizer.level(&bad.key()), Level::Symbols);
     assert_eq!(summary(&frames[0]), expected(&[("outer", "", 0, false)]));
     assert_eq!(summary(&frames[1]), expected(&C_FRAMES));
+}
+
+/// Check that those who wait are answered when not even reading nothing works.
+#[test]
+fn panic_at_every_level() {
+    let _one = one_at_a_time();
+    let built = compile("cc", "program.c", C, &[]);
+    let object = open(&built.path);
+    let _hook = Hooked::new(|_, _| panic!("a planted panic"));
+    let jit = CodeAddress::Jit { pid: 1, address: 0xbeef, lookup: Lookup::Return };
+    let symbolizer = Symbolizer::start();
+    let begun = Instant::now();
+    let frames = symbolizer.resolve(&[at(&object, 0x1100), jit], 1_000 * WAIT);
+    assert!(begun.elapsed() < 1_000 * WAIT, "answered only because the deadline passed");
+    assert_eq!(symbolizer.level(&object.key()), Level::Nothing);
+    assert_eq!((frames[0][0].function.as_deref(), frames[0][0].offset), (None, Some(0x1100)));
+    assert_eq!(frames[1][0].module.as_deref(), Some("[jit]"));
 }
 
 /// Check that a file which keeps its reader busy is given up, and that others
