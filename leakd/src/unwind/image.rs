@@ -57,6 +57,23 @@ pub struct Segment {
     pub executable: bool,
 }
 
+/// Address in a process minus virtual address in the file, for a mapping that
+/// begins at `begin` and shows the file from `file_offset` on. `None` where no
+/// segment covers that offset.
+///
+/// The loader maps whole pages, so a segment also covers what is in front of it
+/// in its first page; the executable one wins where two share a page.
+pub fn bias(segments: &[Segment], begin: u64, file_offset: u64) -> Option<u64> {
+    const PAGE_MASK: u64 = 0xfff;
+    let covers = |segment: &&Segment| {
+        let end = segment.file_offset.saturating_add(segment.file_size);
+        (segment.file_offset & !PAGE_MASK..end).contains(&file_offset)
+    };
+    let segment = segments.iter().filter(covers).max_by_key(|segment| segment.executable)?;
+    let address = segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
+    Some(begin.wrapping_sub(address))
+}
+
 /// Which of the two formats a section has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FrameFormat {

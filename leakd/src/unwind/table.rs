@@ -112,24 +112,6 @@ impl Table {
         };
         Cells { cells, geometry }
     }
-
-    /// Address in a process minus virtual address in the file, for a mapping
-    /// that begins at `begin` and shows the file from `file_offset` on. `None`
-    /// where no segment covers that offset.
-    ///
-    /// The loader maps whole pages, so a segment also covers what is in front of
-    /// it in its first page; the executable one wins where two share a page.
-    pub fn bias(&self, begin: u64, file_offset: u64) -> Option<u64> {
-        let covers = |segment: &&Segment| {
-            let end = segment.file_offset.saturating_add(segment.file_size);
-            (segment.file_offset & !PAGE_MASK..end).contains(&file_offset)
-        };
-        let mut covering = self.segments.iter().filter(covers).collect::<Vec<_>>();
-        covering.sort_by_key(|segment| !segment.executable);
-        let segment = covering.first()?;
-        let address = segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
-        Some(begin.wrapping_sub(address))
-    }
 }
 
 /// Makes a table from rows in rising order.
