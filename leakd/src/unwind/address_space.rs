@@ -1,6 +1,6 @@
 //! The executable mappings of processes, kept in the kernel's trie.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -83,6 +83,12 @@ struct Kept {
     end: u64,
     file_offset: u64,
     backing: Backing,
+}
+
+/// The tables of one process.
+struct Quota {
+    bytes: u64,
+    tables: HashSet<u32>,
 }
 
 /// Where a mapping's unwind information is.
@@ -169,8 +175,10 @@ impl<M: UnwindMaps> AddressSpaces<M> {
         let sources: Vec<_> = new.iter().filter_map(|(_, source)| source.clone()).collect();
         let mut tables = self.store.load(&sources).into_iter();
         let mut entries = Vec::new();
+        let mut quota = self.quota(pid);
         for (mapping, source) in new {
             let table = source.and_then(|source| Some((source.key(), tables.next()?)));
+            let table = table.map(|(key, table)| (key, self.within(&mut quota, table)));
             let backing = self.add_prefixes(pid, mapping, table, &mut entries);
             let kept = Kept { end: mapping.end, file_offset: mapping.file_offset, backing };
             self.processes.entry(pid).or_default().insert(mapping.begin, kept);
@@ -193,6 +201,39 @@ impl<M: UnwindMaps> AddressSpaces<M> {
             Backing::Anonymous | Backing::Table(..) => true,
             Backing::Without(key, _) => self.store.is_settled_failure(key),
         }
+    }
+
+    /// What a process holds.
+    fn quota(&self, pid: u32) -> Quota {
+        let mut quota = Quota { bytes: 0, tables: HashSet::new() };
+        for kept in self.processes.get(&pid).into_iter().flat_map(BTreeMap::values) {
+            if let Backing::Table(_, table) = &kept.backing
+                && quota.tables.insert(table.number)
+            {
+                quota.bytes += self.store.table_bytes(table);
+            }
+        }
+        quota
+    }
+
+    /// Gives a table back that is too much for its process.
+    fn within(
+        &mut self,
+        quota: &mut Quota,
+        table: Result<TableUse, NoTable>,
+    ) -> Result<TableUse, NoTable> {
+        let table = table?;
+        if quota.tables.contains(&table.number) {
+            return Ok(table);
+        }
+        let (bytes, limit) = (self.store.table_bytes(&table), self.store.process_quota());
+        if quota.bytes + bytes > limit {
+            self.store.release(table);
+            return Err(NoTable::NoMemory { limit });
+        }
+        quota.tables.insert(table.number);
+        quota.bytes += bytes;
+        Ok(table)
     }
 
     /// Adds a mapping's prefixes to `entries`. A table whose segments do not

@@ -6,7 +6,7 @@
 //! written anew. The directory belongs to the user that leakd runs as, and to
 //! nobody else: the checksum is against damage, not against forgery.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -314,6 +314,7 @@ pub fn open_default() -> Option<DiskCache> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;

@@ -120,7 +120,7 @@ pub enum NoTable {
     /// The file gave none.
     #[error(transparent)]
     Convert(#[from] ConvertError),
-    /// The tables in use leave no room.
+    /// The tables in use, or those of this process, leave no room.
     #[error("unwind tables already take the {limit} bytes that they may")]
     NoMemory {
         /// The limit, in bytes.
@@ -234,6 +234,16 @@ impl<M: UnwindMaps> TableStore<M> {
         let bytes = self.loaded.values().map(|loaded| loaded.bytes).sum();
         let (tables, rules) = (self.loaded.len(), self.rules.count());
         StoreCounts { tables, bytes, rules, refused_rules: self.rules.refused, ..self.counts }
+    }
+
+    /// Bytes of kernel memory of a table's cells.
+    pub fn table_bytes(&self, table: &TableUse) -> u64 {
+        self.loaded.get(&table.number).map_or(0, |loaded| loaded.bytes)
+    }
+
+    /// Bytes of cells that one process may hold: nobody takes all.
+    pub fn process_quota(&self) -> u64 {
+        self.limits.bytes / 2
     }
 
     /// What was met while a table was made.
@@ -412,11 +422,11 @@ impl<M: UnwindMaps> TableStore<M> {
         let first = self.rules.count();
         let numbers = self.rules.number(&table.rules);
         let new = self.rules.since(first);
-        if !new.is_empty() {
-            if let Err(error) = self.maps.set_rules(first as u32, new) {
-                self.rules.forget_since(first);
-                return Err(kernel(error));
-            }
+        if !new.is_empty()
+            && let Err(error) = self.maps.set_rules(first as u32, new)
+        {
+            self.rules.forget_since(first);
+            return Err(kernel(error));
         }
         let cells = table.cells(&numbers, RuleNumbers::UNSUPPORTED);
         let handle = self.maps.create_table(&cells.cells).map_err(kernel)?;
@@ -447,16 +457,21 @@ impl<M: UnwindMaps> TableStore<M> {
 
     /// Evicts until `bytes` more fit.
     fn make_room(&mut self, bytes: u64) -> Result<(), NoTable> {
-        let no_memory = NoTable::NoMemory { limit: self.limits.bytes };
-        let allowed = self.limits.bytes.checked_sub(bytes).ok_or(no_memory.clone())?;
+        let limit = self.limits.bytes;
+        let no_memory = NoTable::NoMemory { limit };
+        let allowed = limit.checked_sub(bytes).ok_or(no_memory.clone())?;
         let mut used: u64 = self.loaded.values().map(|loaded| loaded.bytes).sum();
         let mut victims = Vec::new();
-        for (number, bytes) in self.unused() {
-            if used <= allowed {
-                break;
+        if used > allowed {
+            // Some more at once: each time waits for the walkers, about 10 ms.
+            let enough = allowed.saturating_sub(limit / 8);
+            for (number, bytes) in self.unused() {
+                if used <= enough {
+                    break;
+                }
+                used -= bytes;
+                victims.push(number);
             }
-            used -= bytes;
-            victims.push(number);
         }
         // Nobody is helped by throwing out some and still not fitting.
         if used > allowed { Err(no_memory) } else { self.evict(&victims) }

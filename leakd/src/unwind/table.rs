@@ -114,6 +114,9 @@ impl Table {
     }
 }
 
+/// Rules in the builder's shortcut.
+const RECENT: usize = 256;
+
 /// Makes a table from rows in rising order.
 pub(crate) struct TableBuilder {
     table: Table,
@@ -124,8 +127,8 @@ pub(crate) struct TableBuilder {
     /// The rule of the last row that has been written.
     written: Option<u32>,
     numbers: std::collections::HashMap<Rule, u32>,
-    /// The last rule asked for: most repeat.
-    last: Option<(Rule, u32)>,
+    /// Rules asked for lately, by a cheap hash: most come again soon.
+    recent: Box<[Option<(Rule, u32)>; RECENT]>,
 }
 
 impl TableBuilder {
@@ -147,7 +150,7 @@ impl TableBuilder {
             pending: None,
             written: None,
             numbers: Default::default(),
-            last: None,
+            recent: Box::new([None; RECENT]),
         })
     }
 
@@ -175,8 +178,9 @@ impl TableBuilder {
     }
 
     fn number(&mut self, rule: Rule) -> u32 {
-        if let Some((last, number)) = self.last
-            && last == rule
+        let slot = (rule.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % RECENT;
+        if let Some((recent, number)) = self.recent[slot]
+            && recent == rule
         {
             return number;
         }
@@ -194,7 +198,7 @@ impl TableBuilder {
                 number
             }
         };
-        self.last = Some((rule, number));
+        self.recent[slot] = Some((rule, number));
         number
     }
 

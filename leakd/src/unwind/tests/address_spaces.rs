@@ -207,6 +207,38 @@ fn memory_limit() {
     assert!(spaces.store().counts().bytes <= limits.bytes);
 }
 
+/// Check that one process gets no more than half of the memory, and another one
+/// still finds room.
+#[test]
+fn process_quota() {
+    let bytes = std::fs::read("/bin/true").unwrap();
+    let size = convert_bytes(&*bytes, Limits::default()).unwrap().cell_bytes();
+    let limits = StoreLimits { bytes: 4 * size + 100, ..Default::default() };
+    let (mut spaces, kernel) = spaces(limits);
+    let directory = tempfile::tempdir().unwrap();
+    let mappings: Vec<_> = (0..3u64)
+        .map(|index| {
+            let mut mapping = mapping_of(copy(&directory, &index.to_string()));
+            mapping.begin += index << 32;
+            mapping.end += index << 32;
+            mapping
+        })
+        .collect();
+    let report = spaces.sync(1, &mappings).unwrap();
+    let why = NoTable::NoMemory { limit: limits.bytes / 2 };
+    assert_eq!(report.without_table, [(mappings[2].begin, why)]);
+    assert_eq!(kernel.mapping(1, mappings[2].begin).unwrap().table, NO_TABLE);
+    assert_eq!(spaces.sync(2, &mappings[2..]).unwrap().without_table, []);
+    // The same file a second time costs nothing.
+    let mut again = mappings[..2].to_vec();
+    again.extend(mappings[..1].iter().cloned().map(|mut mapping| {
+        mapping.begin += 9 << 32;
+        mapping.end += 9 << 32;
+        mapping
+    }));
+    assert_eq!(spaces.sync(1, &again).unwrap().without_table, []);
+}
+
 /// Check that when all numbers have been given out they are used again, of
 /// tables that no mapping uses, and that the kernel's maps are right all along.
 #[test]
