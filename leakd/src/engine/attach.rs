@@ -105,6 +105,7 @@ impl Engine {
     pub fn detach(&mut self, slot: u16) {
         if let Some(mut target) = self.targets.remove(&slot) {
             target.probes.detach();
+            self.stacks.forget(target.pid());
             if let Err(error) = self.ledger.close(&target.maps) {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }

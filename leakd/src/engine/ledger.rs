@@ -42,12 +42,7 @@ pub struct SlotMaps {
 impl Ledger {
     /// Takes handles of the object's maps.
     pub fn new(object: &BpfObject) -> Result<Self, ObjectError> {
-        let map = |name: &str| -> Result<OwnedFd, ObjectError> {
-            object
-                .map(name)?
-                .try_clone_to_owned()
-                .map_err(|error| ObjectError::Missing(format!("handle of {name}: {error}")))
-        };
+        let map = |name: &str| object.owned_map(name);
         Ok(Self {
             targets: map("TARGETS")?,
             counters: map("COUNTERS")?,
