@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use leakd_common::unwind::{Cell, Mapping, MappingKey, RULES, Rule, TABLES, TableGeometry};
+use leakd_common::unwind::{Cell, Mapping, MappingKey, Rule, TABLES, TableGeometry};
 use thiserror::Error;
 
 use crate::unwind::cache::DiskCache;
 use crate::unwind::image::{self, Segment};
+use crate::unwind::rule_numbers::RuleNumbers;
 use crate::unwind::table::TableStats;
 use crate::unwind::{ConvertError, FileIdentity, Limits, Table, convert, vdso};
 
@@ -233,7 +234,7 @@ impl<M: UnwindMaps> TableStore<M> {
     pub fn counts(&self) -> StoreCounts {
         let bytes = self.loaded.values().map(|loaded| loaded.bytes).sum();
         let (tables, rules) = (self.loaded.len(), self.rules.count());
-        StoreCounts { tables, bytes, rules, refused_rules: self.rules.refused, ..self.counts }
+        StoreCounts { tables, bytes, rules, refused_rules: self.rules.refused(), ..self.counts }
     }
 
     /// Bytes of kernel memory of a table's cells.
@@ -552,64 +553,4 @@ fn make_one<'a>(source: &'a TableSource, cache: Option<&DiskCache>, limits: Limi
         }
     };
     Made { source, table, from_cache: false }
-}
-
-/// Numbers of rules over all tables. They are never taken back.
-#[derive(Debug)]
-struct RuleNumbers {
-    numbers: HashMap<Rule, u32>,
-    rules: Vec<Rule>,
-    refused: u64,
-}
-
-impl RuleNumbers {
-    /// Written before any table.
-    const FIRST: [Rule; 2] = [Rule::NONE, Rule::UNSUPPORTED];
-    /// The number of [`Rule::UNSUPPORTED`].
-    const UNSUPPORTED: u32 = 1;
-    /// All files of a Debian machine have 5,400 rules together. When this many
-    /// are in use, somebody makes them up:
-    const CROWDED: usize = RULES / 4 * 3;
-    /// from then on a table gets only this many new ones.
-    const SHARE: usize = 64;
-
-    fn new() -> Self {
-        let numbers = (0..).zip(Self::FIRST).map(|(number, rule)| (rule, number)).collect();
-        Self { numbers, rules: Self::FIRST.to_vec(), refused: 0 }
-    }
-
-    fn count(&self) -> usize {
-        self.rules.len()
-    }
-
-    fn since(&self, first: usize) -> &[Rule] {
-        &self.rules[first..]
-    }
-
-    /// As if the rules from number `first` on had not been numbered.
-    fn forget_since(&mut self, first: usize) {
-        for rule in self.rules.drain(first..) {
-            self.numbers.remove(&rule);
-        }
-    }
-
-    /// The numbers of a table's rules.
-    fn number(&mut self, rules: &[Rule]) -> Vec<u32> {
-        let mut new = 0;
-        let mut number = |rule: &Rule| {
-            if let Some(&number) = self.numbers.get(rule) {
-                return number;
-            }
-            let count = self.rules.len();
-            if count >= RULES || (count >= Self::CROWDED && new >= Self::SHARE) {
-                self.refused += 1;
-                return Self::UNSUPPORTED;
-            }
-            new += 1;
-            self.numbers.insert(*rule, count as u32);
-            self.rules.push(*rule);
-            count as u32
-        };
-        rules.iter().map(&mut number).collect()
-    }
 }
