@@ -11,9 +11,11 @@ use super::kind::{Kind, MARKERS, kind};
 use super::placement::{Emulation, Placement, PlacementError, place};
 use crate::elf::{ElfError, ElfObject, FunctionSymbol};
 
-/// Symbols of the same name that are probed: a program may have several
-/// static functions of a custom name, but not this many.
-const MAX_SAME_NAME: usize = 64;
+/// Functions that are looked at in one object, of its allocators and of the
+/// user's names each. mimalloc, which has the most, has about 80; a program
+/// may have several static functions of a custom name. Each may take the
+/// decoding of 64 KiB of code.
+const MAX_FUNCTIONS: usize = 256;
 
 /// A function to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +57,8 @@ pub enum SkippedBecause {
     /// There is no place for the probe.
     #[error(transparent)]
     NoPlace(#[from] PlacementError),
-    /// There are too many of that name.
-    #[error("there are more than {MAX_SAME_NAME} functions of that name")]
+    /// There are too many of them.
+    #[error("the object has more than {MAX_FUNCTIONS} functions of such names")]
     TooMany,
 }
 
@@ -93,7 +95,9 @@ impl Discovery {
 ///
 /// An object holds an allocator if it defines both malloc and free, with or
 /// without a known prefix: an interposer that defines only one of them passes
-/// blocks on that are another object's. glibc's dynamic loader is none: before
+/// blocks on that are another object's. In a static program malloc (without
+/// prefix) is enough:
+/// with musl, free is not linked where nobody calls it. glibc's dynamic loader is none: before
 /// 2.26 it exported a minimal malloc, which goes out of use as soon as libc
 /// is there.
 ///
@@ -170,13 +174,12 @@ impl<'s> Search<'s> {
     fn add_custom(&mut self, custom: &[CustomFunction]) {
         let mut taken = HashSet::new();
         for CustomFunction { symbol: name, function, arguments } in custom {
-            for (count, symbol) in self.named(name).enumerate() {
-                if count == MAX_SAME_NAME {
-                    self.skip(symbol, SkippedBecause::TooMany);
-                    break;
-                }
+            for symbol in self.named(name) {
                 if symbol.indirect {
                     self.skip(symbol, SkippedBecause::Indirect);
+                } else if taken.len() == MAX_FUNCTIONS {
+                    self.skip(symbol, SkippedBecause::TooMany);
+                    return;
                 } else if taken.insert(symbol.address) {
                     let (function, arguments) = (*function, *arguments);
                     let probe = self.probe(&Candidate { symbol, function, arguments });
@@ -195,7 +198,16 @@ impl<'s> Search<'s> {
                 let name = family.name(base);
                 self.named(&name).next().map(|symbol| symbol.address)
             });
-            let [Some(malloc), Some(free)] = gates else { continue };
+            let (malloc, free) = match gates {
+                [Some(malloc), Some(free)] => (malloc, free),
+                // Nobody else can free there: nothing does.
+                [Some(malloc), None]
+                    if family.prefix.is_empty() && self.object.is_static_program() =>
+                {
+                    (malloc, malloc)
+                }
+                _ => continue,
+            };
             let candidates = self.candidates(family, &mut taken);
             // mi_malloc and malloc at one address are one heap.
             let shared = families.iter_mut().find(|(_, others)| {
@@ -235,9 +247,13 @@ impl<'s> Search<'s> {
     fn candidates(&mut self, family: &Family, taken: &mut HashSet<u64>) -> Vec<Candidate<'s>> {
         let mut candidates = Vec::new();
         for (name, known) in family.functions() {
-            for symbol in self.named(&name).take(MAX_SAME_NAME) {
+            for symbol in self.named(&name) {
                 if symbol.indirect {
                     self.skip(symbol, SkippedBecause::Indirect);
+                } else if taken.len() >= 2 * MAX_FUNCTIONS {
+                    // The user's and the allocators'.
+                    self.skip(symbol, SkippedBecause::TooMany);
+                    return candidates;
                 } else if taken.insert(symbol.address) {
                     let (function, arguments) = (known.function, known.arguments);
                     candidates.push(Candidate { symbol, function, arguments });

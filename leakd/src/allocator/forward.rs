@@ -34,6 +34,9 @@ use crate::elf::{ElfObject, Machine};
 const DEPTH: u32 = 2;
 /// Instructions that are looked at for one function.
 const MAX_INSTRUCTIONS: u32 = 4096;
+/// Instructions that are looked at for one object: real ones take some
+/// thousand; each may cost a read from the file.
+const MAX_ALL_INSTRUCTIONS: u32 = 1 << 18;
 /// Code that is read at once.
 const WINDOW: usize = 4096;
 /// No x86 instruction is longer.
@@ -65,6 +68,7 @@ pub(super) struct Forwarding<'o> {
     slots: HashMap<u64, u64>,
     /// For a function found to forward: the ones that it relies on.
     relies: HashMap<u64, HashSet<u64>>,
+    left: u32,
     window: RefCell<(u64, Vec<u8>)>,
 }
 
@@ -84,7 +88,8 @@ impl<'o> Forwarding<'o> {
         slots: HashMap<u64, u64>,
     ) -> Self {
         let window = RefCell::new((0, Vec::new()));
-        Self { object, functions, slots, relies: HashMap::new(), window }
+        let (relies, left) = (HashMap::new(), MAX_ALL_INSTRUCTIONS);
+        Self { object, functions, slots, relies, left, window }
     }
 
     /// Finds out whether the function at `entry` only passes calls on. One
@@ -98,10 +103,13 @@ impl<'o> Forwarding<'o> {
             entry,
             sort: sort(function),
             constants: function != Function::PosixMemalign,
-            left: MAX_INSTRUCTIONS,
+            left: MAX_INSTRUCTIONS.min(self.left),
             through: HashSet::new(),
         };
-        if self.always_passes(entry, DEPTH, &mut search) {
+        let granted = search.left;
+        let forwards = self.always_passes(entry, DEPTH, &mut search);
+        self.left -= granted - search.left;
+        if forwards {
             self.relies.insert(entry, search.through);
         }
     }

@@ -13,4 +13,6 @@ pub use kind::Kind;
 pub use placement::{Cost, Emulation, Placement};
 
 #[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The BPF object, loaded: its maps and its tracepoint programs.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
 use aya::programs::TracePoint;
@@ -79,6 +79,13 @@ impl BpfObject {
             .and_then(data)
             .map(|data| data.fd().as_fd())
             .ok_or_else(|| ObjectError::Missing(format!("map {name}")))
+    }
+
+    /// A handle of a map that outlives the object.
+    pub fn owned_map(&self, name: &str) -> Result<OwnedFd, ObjectError> {
+        self.map(name)?
+            .try_clone_to_owned()
+            .map_err(|error| ObjectError::Missing(format!("handle of {name}: {error}")))
     }
 
     /// Every map, by name.

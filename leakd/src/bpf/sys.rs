@@ -20,6 +20,8 @@ const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 /// BPF_MAP_DELETE_ELEM.
 const MAP_DELETE: u32 = 3;
+/// BPF_MAP_GET_FD_BY_ID.
+const MAP_BY_ID: u32 = 14;
 /// BPF_OBJ_GET_INFO_BY_FD.
 const OBJECT_INFO: u32 = 15;
 /// BPF_MAP_LOOKUP_BATCH, since Linux 5.6.
@@ -189,6 +191,17 @@ struct BatchAttribute {
 
 const _: () = assert!(size_of::<BatchAttribute>() == 56);
 
+/// Attribute of BPF_MAP_GET_FD_BY_ID.
+#[repr(C)]
+#[derive(Default)]
+struct ByIdAttribute {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+const _: () = assert!(size_of::<ByIdAttribute>() == 12);
+
 /// Attribute of BPF_OBJ_GET_INFO_BY_FD.
 #[repr(C)]
 #[derive(Default)]
@@ -259,6 +272,16 @@ fn create(spec: &MapSpec<'_>, template: Option<BorrowedFd<'_>>) -> io::Result<Ow
     }
     // SAFETY: the layout of BPF_MAP_CREATE, without pointers.
     let fd = unsafe { bpf(MAP_CREATE, &mut attribute)? };
+    // SAFETY: the kernel has just made this descriptor, and for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens a map by its id, which is what a look-up in a map of maps gives.
+/// ENOENT if it has gone.
+pub fn map_open(id: u32) -> io::Result<OwnedFd> {
+    let mut attribute = ByIdAttribute { id, ..Default::default() };
+    // SAFETY: the layout of BPF_MAP_GET_FD_BY_ID, without pointers.
+    let fd = unsafe { bpf(MAP_BY_ID, &mut attribute)? };
     // SAFETY: the kernel has just made this descriptor, and for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -149,7 +149,8 @@ fn observe(engine: &Engine, slot: u16, canary: &mut Canary) -> Result<f64, Canar
     canary.order(b'p')?;
     let target = engine.target(slot).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let look = engine.look(target, Some(Duration::ZERO))?;
-    let outstanding = |count: fn(&leakd_common::site::Site) -> u64| look.sites.values().map(count).sum();
+    let outstanding =
+        |count: fn(&leakd_common::site::Site) -> u64| look.sites.values().map(count).sum();
     for (what, seen, truth) in [
         ("allocations", look.counters.get(Counter::Inserted), Truth::ALLOCATIONS),
         ("outstanding blocks", outstanding(|site| site.outstanding_blocks()), Truth::BLOCKS),

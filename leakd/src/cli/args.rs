@@ -149,7 +149,12 @@ pub struct RunArguments {
     #[arg(long, value_name = "STATUS")]
     pub error_exitcode: Option<u8>,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     pub command: Vec<OsString>,
 }
 

@@ -53,8 +53,7 @@ pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
             }
         },
     }
-    let diagnosis =
-        Diagnosis { schema: "leakd.doctor/1", kernel: facts.release, can_trace, rows };
+    let diagnosis = Diagnosis { schema: "leakd.doctor/1", kernel: facts.release, can_trace, rows };
     if arguments.json {
         let text = serde_json::to_string_pretty(&diagnosis)?;
         print(&format!("{text}\n"))?;

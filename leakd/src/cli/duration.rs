@@ -23,7 +23,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             "d" => Duration::from_secs(86_400),
             _ => return Err(wrong()),
         };
-        total = unit.checked_mul(number).and_then(|one| total.checked_add(one)).ok_or_else(wrong)?;
+        total =
+            unit.checked_mul(number).and_then(|one| total.checked_add(one)).ok_or_else(wrong)?;
         rest = &rest[letters..];
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
@@ -42,7 +43,8 @@ mod tests {
         assert_eq!(milliseconds("1h30m"), Ok(5_400_000));
         assert_eq!(milliseconds("10"), Ok(10_000));
         assert_eq!(milliseconds("0"), Ok(0));
-        for wrong in ["", "s", "10x", "-1s", "1.5s", "99999999999s", "ä", "1ä", "4294967295d1ms"] {
+        for wrong in ["", "s", "10x", "-1s", "1.5s", "99999999999s", "ä", "1ä", "4294967295d1ms"]
+        {
             if wrong != "4294967295d1ms" {
                 assert!(parse(wrong).is_err(), "{wrong}");
             }

@@ -38,14 +38,11 @@ pub fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     set_up_log();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return trouble(&format!("cannot start: {error}")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return trouble(&format!("cannot start: {error}")),
+        };
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Attach(arguments) => attach::attach(arguments).await,
@@ -69,8 +66,8 @@ fn trouble(message: &str) -> ExitCode {
 /// Warnings to standard error; `LEAKD_LOG=debug` for more.
 fn set_up_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("LEAKD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("error,leakd=warn"));
+    let filter =
+        EnvFilter::try_from_env("LEAKD_LOG").unwrap_or_else(|_| EnvFilter::new("error,leakd=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -60,11 +60,14 @@ impl Progress {
             }
         }
         let elapsed = self.last.0.elapsed().as_secs_f64();
-        let rate = if elapsed > 0.0 { (calls - self.last.1.min(calls)) as f64 / elapsed } else { 0.0 };
+        let rate =
+            if elapsed > 0.0 { (calls - self.last.1.min(calls)) as f64 / elapsed } else { 0.0 };
         self.last = (Instant::now(), calls);
         // The canary's price is that of a pair of calls.
         let cost = rate * self.pair_ns / 2.0 / 1e9;
-        let time = terminal::duration(self.started.elapsed().as_nanos() as u64 / 1_000_000_000 * 1_000_000_000);
+        let time = terminal::duration(
+            self.started.elapsed().as_nanos() as u64 / 1_000_000_000 * 1_000_000_000,
+        );
         let time = match self.limit {
             Some(limit) => {
                 format!("{time} of {}", terminal::duration(limit.as_nanos() as u64))

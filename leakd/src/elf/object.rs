@@ -19,6 +19,8 @@ const MAX_DYNAMIC: u64 = 1 << 20;
 /// GNU build ids have 8 to 32 bytes; a longer one is nobody's.
 const MAX_BUILD_ID: usize = 64;
 const MAX_SONAME: u64 = 256;
+/// In DT_FLAGS_1: a position-independent executable.
+const DF_1_PIE: u64 = 0x0800_0000;
 
 /// The machine whose code an object holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +91,8 @@ pub struct ElfObject {
     file_type: FileType,
     entry: u64,
     interpreter: bool,
+    /// `DF_1_PIE`: a program, though its type is that of a shared library.
+    independent_program: bool,
     build_id: Option<String>,
     soname: Option<String>,
 }
@@ -140,6 +144,7 @@ impl ElfObject {
             file_type,
             entry: u64_at(&start, 24),
             interpreter: false,
+            independent_program: false,
             build_id: None,
             soname: None,
         };
@@ -183,32 +188,37 @@ impl ElfObject {
                 self.build_id = find_build_id(&bytes);
             }
         }
-        self.soname = dynamic.and_then(|segment| self.read_soname(segment).ok().flatten());
+        if let Some(segment) = dynamic {
+            // Damage there costs the name, not the whole object.
+            let _ = self.read_dynamic(segment);
+        }
         Ok(())
     }
 
-    fn read_soname(&self, dynamic: Segment) -> Result<Option<String>, ElfError> {
+    fn read_dynamic(&mut self, dynamic: Segment) -> Result<(), ElfError> {
         limited("bytes of dynamic section", dynamic.file_size, MAX_DYNAMIC)?;
         let table = read(&self.file, dynamic.offset, dynamic.file_size)?;
         let (mut name, mut strings) = (None, None);
         for entry in table.chunks_exact(16) {
+            let value = u64_at(entry, 8);
             match elf::DynamicTag(u64_at(entry, 0) as i64) {
                 elf::DT_NULL => break,
-                elf::DT_SONAME => name = Some(u64_at(entry, 8)),
-                elf::DT_STRTAB => strings = Some(u64_at(entry, 8)),
+                elf::DT_SONAME => name = Some(value),
+                elf::DT_STRTAB => strings = Some(value),
+                elf::DT_FLAGS_1 => self.independent_program = value & DF_1_PIE != 0,
                 _ => {}
             }
         }
-        let (Some(name), Some(strings)) = (name, strings) else { return Ok(None) };
-        let Some(offset) =
-            strings.checked_add(name).and_then(|address| self.address_to_file_offset(address))
-        else {
-            return Ok(None);
+        let (Some(name), Some(strings)) = (name, strings) else { return Ok(()) };
+        let address = strings.checked_add(name);
+        let Some(offset) = address.and_then(|address| self.address_to_file_offset(address)) else {
+            return Ok(());
         };
         let length = self.file.metadata()?.len().saturating_sub(offset).min(MAX_SONAME);
         let bytes = read(&self.file, offset, length)?;
         let end = bytes.iter().position(|byte| *byte == 0);
-        Ok(end.and_then(|end| String::from_utf8(bytes[..end].to_vec()).ok()))
+        self.soname = end.and_then(|end| String::from_utf8(bytes[..end].to_vec()).ok());
+        Ok(())
     }
 
     /// The machine whose code it holds.
@@ -230,6 +240,12 @@ impl ElfObject {
     /// does; a static one and most shared libraries do not.
     pub fn has_interpreter(&self) -> bool {
         self.interpreter
+    }
+
+    /// Whether it is a program that brings all its code along.
+    pub fn is_static_program(&self) -> bool {
+        let program = self.file_type == FileType::Executable || self.independent_program;
+        program && !self.interpreter
     }
 
     /// The GNU build id, in hexadecimal.

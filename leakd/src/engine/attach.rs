@@ -18,11 +18,7 @@ impl Engine {
     }
 
     /// The same, with every allocation recorded whatever the settings say.
-    pub fn attach_unsampled(
-        &mut self,
-        pid: u32,
-        seen_from: SeenFrom,
-    ) -> Result<u16, EngineError> {
+    pub fn attach_unsampled(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
         self.attach_sampled(pid, seen_from, 0)
     }
 
@@ -109,6 +105,7 @@ impl Engine {
     pub fn detach(&mut self, slot: u16) {
         if let Some(mut target) = self.targets.remove(&slot) {
             target.probes.detach();
+            self.stacks.forget(target.pid());
             if let Err(error) = self.ledger.close(&target.maps) {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }
@@ -123,7 +120,8 @@ fn no_allocator(target: &Target, custom: bool) -> String {
     for object in target.code.iter().filter_map(|code| code.object.as_ref()) {
         objects += 1;
         if let Some(error) = &object.error {
-            let path = crate::terminal::safe(&object.file.path().display().to_string()).into_owned();
+            let path =
+                crate::terminal::safe(&object.file.path().display().to_string()).into_owned();
             unreadable = Some(format!("{path} cannot be read ({error})"));
         }
     }

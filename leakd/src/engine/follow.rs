@@ -101,6 +101,7 @@ impl Engine {
         target.execs += 1;
         target.code.clear();
         target.mappings.clear();
+        self.stacks.forget(target.pid());
         let old = std::mem::take(&mut target.stacks);
         if let Ok(info) = target.process.refresh() {
             target.info = info;
@@ -129,6 +130,9 @@ impl Engine {
         if !target.set_code(mapped, |mapping| objects.open(pid, mapping)) {
             return Ok(());
         }
+        // Before the probes, so that the first stacks are whole already.
+        let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
+        tracing::debug!(?synced, pid, "mappings");
         for code in &target.code {
             let Some(object) = &code.object else { continue };
             if object.discovery.is_empty() || target.attached.contains(&object.identity) {

@@ -42,12 +42,7 @@ pub struct SlotMaps {
 impl Ledger {
     /// Takes handles of the object's maps.
     pub fn new(object: &BpfObject) -> Result<Self, ObjectError> {
-        let map = |name: &str| -> Result<OwnedFd, ObjectError> {
-            object
-                .map(name)?
-                .try_clone_to_owned()
-                .map_err(|error| ObjectError::Missing(format!("handle of {name}: {error}")))
-        };
+        let map = |name: &str| object.owned_map(name);
         Ok(Self {
             targets: map("TARGETS")?,
             counters: map("COUNTERS")?,
@@ -118,12 +113,7 @@ impl Ledger {
     }
 
     fn write_config(&self, slot: u16, config: &TargetConfig) -> io::Result<()> {
-        sys::map_update(
-            self.targets.as_fd(),
-            &u32::from(slot).to_ne_bytes(),
-            bytes_of(config),
-            0,
-        )
+        sys::map_update(self.targets.as_fd(), &u32::from(slot).to_ne_bytes(), bytes_of(config), 0)
     }
 
     /// Switches sampling on, by a weight for each size class, or off. Call it
@@ -138,13 +128,7 @@ impl Ledger {
             let keys: Vec<u8> =
                 (first..first + SAMPLE_CLASSES as u32).flat_map(u32::to_ne_bytes).collect();
             let values: Vec<u8> = weights.iter().flat_map(|weight| weight.to_ne_bytes()).collect();
-            sys::map_update_batch(
-                self.sampling.as_fd(),
-                &keys,
-                &values,
-                SAMPLE_CLASSES as u32,
-                0,
-            )?;
+            sys::map_update_batch(self.sampling.as_fd(), &keys, &values, SAMPLE_CLASSES as u32, 0)?;
         }
         let config = self.config(slot)?;
         self.write_config(slot, &TargetConfig { sampling: u32::from(weights.is_some()), ..config })

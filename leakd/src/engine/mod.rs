@@ -9,6 +9,7 @@
 //! | [`target`] | one process under trace |
 //! | [`attach`] | how a target comes and goes |
 //! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
+//! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
@@ -21,6 +22,7 @@ pub mod probes;
 pub mod rings;
 pub mod sampling;
 pub mod snapshot;
+pub mod stacks;
 pub mod target;
 
 use std::collections::BTreeMap;
@@ -39,6 +41,7 @@ use crate::process::ProcessError;
 use ledger::Ledger;
 use objects::CodeObjects;
 use rings::{Announcement, Rings};
+use stacks::Stacks;
 use target::{Target, TargetLook};
 
 /// What the engine is to do, for all targets.
@@ -126,6 +129,7 @@ pub struct Engine {
     targets: BTreeMap<u16, Target>,
     programs: UprobePrograms,
     ledger: Ledger,
+    stacks: Stacks,
     rings: Rings,
     announcements: mpsc::Receiver<Announcement>,
     objects: CodeObjects,
@@ -139,11 +143,13 @@ impl Engine {
         let object = features::load_object()?;
         let programs = UprobePrograms::load(&object, settings.method_limit)?;
         let ledger = Ledger::new(&object)?;
+        let stacks = Stacks::new(&object)?;
         let (rings, announcements) = Rings::start(&object).map_err(system("ring buffers"))?;
         Ok(Self {
             targets: BTreeMap::new(),
             programs,
             ledger,
+            stacks,
             rings,
             announcements,
             objects: CodeObjects::new(settings.custom.clone()),
@@ -181,9 +187,7 @@ impl Engine {
         let mut sites = snapshot::sites(target.maps.sites.as_fd())?;
         if target.execs > 0 {
             // Those of the image before: their stacks were forgotten.
-            sites.retain(|site, totals| {
-                target.stacks.contains_key(site) || totals.announced == 0
-            });
+            sites.retain(|site, totals| target.stacks.contains_key(site) || totals.announced == 0);
         }
         Ok(TargetLook {
             counters: self.ledger.counters(target.slot())?,
@@ -195,10 +199,7 @@ impl Engine {
     }
 
     /// Only the counters of a target: cheap.
-    pub fn counters(
-        &self,
-        target: &Target,
-    ) -> io::Result<leakd_common::target::TargetCounters> {
+    pub fn counters(&self, target: &Target) -> io::Result<leakd_common::target::TargetCounters> {
         self.ledger.counters(target.slot())
     }
 
@@ -212,6 +213,6 @@ impl Engine {
         let counters = self.ledger.counters(target.slot())?;
         let outstanding =
             counters.get(Counter::Inserted).saturating_sub(counters.get(Counter::Removed));
-        Ok(maps.max(outstanding * BLOCK_BYTES) + self.rings.bytes())
+        Ok(maps.max(outstanding * BLOCK_BYTES) + self.rings.bytes() + self.stacks.bytes())
     }
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use crate::allocator::{CustomFunction, Discovery, Emulation, discover};
-use crate::elf::{ElfError, ElfObject, Segment};
+use crate::elf::{ElfError, ElfObject};
 use crate::process::{ExecutableMapping, FileIdentity, MappingKind, open_object};
 use crate::symbol::{Object, ObjectRef};
+use crate::unwind;
 
 /// A file with code.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub struct CodeObject {
     pub identity: FileIdentity,
     /// What it has to be probed; empty where it could not be read.
     pub discovery: Discovery,
-    /// Its PT_LOAD segments.
-    pub segments: Vec<Segment>,
+    /// The open file and its identity, for the unwind tables.
+    pub unwind_source: unwind::MappingSource,
     /// Why it could not be read.
     pub error: Option<ElfError>,
 }
@@ -56,18 +57,20 @@ impl CodeObjects {
             _ => PathBuf::new(),
         };
         let mut build_id = None;
-        let mut segments = Vec::new();
         let read = ElfObject::read(&file).and_then(|elf| {
             build_id = elf.build_id().map(str::to_owned);
-            segments = elf.segments().to_vec();
             discover(&elf, &self.custom, self.emulation)
         });
         let (discovery, error) = match read {
             Ok(discovery) => (discovery, None),
             Err(error) => (Discovery::default(), Some(error)),
         };
+        let unwind_source = unwind::MappingSource::File {
+            identity: unwind::FileIdentity::of(&file)?,
+            file: Arc::new(file.try_clone()?),
+        };
         let file = Object::new(file, path, build_id)?;
-        let object = Arc::new(CodeObject { file, identity, discovery, segments, error });
+        let object = Arc::new(CodeObject { file, identity, discovery, unwind_source, error });
         self.known.retain(|_, object| object.strong_count() > 0);
         self.known.insert(identity, Arc::downgrade(&object));
         Ok(object)

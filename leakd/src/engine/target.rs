@@ -42,6 +42,8 @@ pub enum Ended {
 pub(super) struct MappedCode {
     pub mapping: ExecutableMapping,
     pub object: Option<Arc<CodeObject>>,
+    /// Mapped no more; kept for the names of addresses seen before.
+    pub gone: bool,
 }
 
 /// One process under trace. Dropping it takes its probes out, but leaves its
@@ -159,6 +161,11 @@ impl Target {
         }
     }
 
+    /// What is mapped now, without what has gone.
+    pub(super) fn current_code(&self) -> impl Iterator<Item = &MappedCode> {
+        self.code.iter().filter(|code| !code.gone)
+    }
+
     /// Remembers an announced stack.
     pub(super) fn remember(&mut self, stack: Stack) {
         if stack.epoch == self.epoch {
@@ -187,16 +194,16 @@ impl Target {
                     MappingKind::File { .. } => open(&mapping).ok(),
                     _ => None,
                 };
-                MappedCode { mapping, object }
+                MappedCode { mapping, object, gone: false }
             });
-            fresh.push(code);
+            fresh.push(MappedCode { gone: false, ..code });
         }
         for (_, gone) in known {
             let overlaps = fresh.iter().any(|code| {
                 code.mapping.begin < gone.mapping.end && gone.mapping.begin < code.mapping.end
             });
             if !overlaps && fresh.len() < MAPPINGS_LIMIT {
-                fresh.push(gone);
+                fresh.push(MappedCode { gone: true, ..gone });
             }
         }
         fresh.sort_by_key(|code| code.mapping.begin);

@@ -7,12 +7,8 @@ use std::fs;
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 /// Capabilities that tracing takes, with their bits (uapi/linux/capability.h).
-const CAPABILITIES: [(&str, u32); 4] = [
-    ("CAP_SYS_PTRACE", 19),
-    ("CAP_SYS_ADMIN", 21),
-    ("CAP_PERFMON", 38),
-    ("CAP_BPF", 39),
-];
+const CAPABILITIES: [(&str, u32); 4] =
+    [("CAP_SYS_PTRACE", 19), ("CAP_SYS_ADMIN", 21), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 /// What was found out about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

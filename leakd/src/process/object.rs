@@ -57,34 +57,48 @@ impl FileIdentity {
 /// `InvalidInput` for a mapping without a file or with one that is not a
 /// regular file, and those of openat(2).
 pub fn open_object(pid: u32, mapping: &ExecutableMapping) -> io::Result<File> {
-    let MappingKind::File { path, .. } = &mapping.kind else {
+    if !matches!(mapping.kind, MappingKind::File { .. }) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the mapping has no file"));
-    };
+    }
     let range = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.begin, mapping.end);
     let by_range = open_regular(Path::new(&range), |_| true);
     let Err(range_error) = by_range else { return by_range };
     if range_error.kind() == io::ErrorKind::InvalidInput {
         return Err(range_error);
     }
-    let is_it = |found: &Metadata| found.ino() == mapping.inode && found.dev() == mapping.device;
-    let mut paths = vec![path.to_path_buf()];
-    if path.as_os_str().as_bytes().contains(&b'\n') {
-        // Or was that a backslash and three digits?
-        paths.push(escape(path));
+    match open_by_path(pid, mapping) {
+        Ok(file) => Ok(file),
+        // The first error says more, unless it was only a matter of
+        // permission.
+        Err(error) if range_error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        Err(_) => Err(range_error),
     }
-    let mut error = range_error;
-    for path in paths {
-        match open_regular(&below_root(pid, &path), is_it) {
-            Ok(file) => return Ok(file),
-            // The first error says more, unless it was only a matter of
-            // permission.
-            Err(root_error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                error = root_error;
-            }
-            Err(_) => {}
+}
+
+/// Opens the file at a mapping's path if it is the mapped one.
+pub(super) fn open_by_path(pid: u32, mapping: &ExecutableMapping) -> io::Result<File> {
+    let MappingKind::File { path, deleted } = &mapping.kind else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the mapping has no file"));
+    };
+    let is_it = |found: &Metadata| found.ino() == mapping.inode && found.dev() == mapping.device;
+    let mut result = open_regular(&below_root(pid, path), is_it);
+    // Or was the newline a backslash and three digits, or " (deleted)" part
+    // of the name?
+    let mut names = Vec::new();
+    if path.as_os_str().as_bytes().contains(&b'\n') {
+        names.push(escape(path));
+    }
+    if *deleted {
+        let mut name = path.as_os_str().to_owned();
+        name.push(" (deleted)");
+        names.push(PathBuf::from(name));
+    }
+    for name in names {
+        if result.is_err() {
+            result = open_regular(&below_root(pid, &name), is_it).or(result);
         }
     }
-    Err(error)
+    result
 }
 
 fn below_root(pid: u32, path: &Path) -> PathBuf {

@@ -207,7 +207,7 @@ fn build_site(snapshot: SiteSnapshot, duration_ns: u64) -> Site {
             .collect(),
         stack_end: stack_end(&snapshot),
         frame_pointer_steps: snapshot.frame_pointer_steps,
-        stack: snapshot.frames.into_iter().flatten().map(frame).collect(),
+        stack: snapshot.frames.into_iter().flatten().map(model_frame).collect(),
     }
 }
 
@@ -215,7 +215,7 @@ fn per_second(value: u64, duration_ns: u64) -> f64 {
     if duration_ns == 0 { 0.0 } else { value as f64 * 1e9 / duration_ns as f64 }
 }
 
-fn frame(frame: symbol::Frame) -> Frame {
+fn model_frame(frame: symbol::Frame) -> Frame {
     Frame {
         function: frame.function,
         file: frame.file,

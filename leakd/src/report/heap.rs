@@ -39,18 +39,22 @@ fn push(page: &mut Page, target: &Target) {
             count(heap.in_use_blocks)
         ),
     );
-    let total = format!(
-        "    total heap usage: {} allocations, {} frees, {} bytes allocated",
-        count(heap.allocations),
-        count(heap.frees),
-        count(heap.allocated_bytes)
+    page.paragraph(
+        Role::Heading,
+        "    ",
+        &format!(
+            "total: {} allocations, {} frees, {} bytes allocated",
+            count(heap.allocations),
+            count(heap.frees),
+            count(heap.allocated_bytes)
+        ),
     );
-    page.paragraph(Role::Heading, "", &total);
     if target.coverage.seen_from == SeenFrom::Attach {
         page.line(Role::Dim, "    since the attach; what was allocated before is not counted");
     }
-    if heap.in_use_blocks == 0 && target.coverage.lost_total() == 0 {
-        page.line(Role::Good, "    All heap blocks were freed: no leaks are possible.");
+    let all_seen = target.coverage.lost_total() == 0 && target.coverage.sampled_bytes == 0;
+    if heap.in_use_blocks == 0 && heap.allocations > 0 && all_seen {
+        page.line(Role::Good, "    All of these blocks were freed: there is no leak.");
     }
     text::push_warnings(page, target);
 }

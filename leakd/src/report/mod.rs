@@ -1,6 +1,6 @@
 //! The report: its model and its renderers.
 //!
-//! [`input`] is what the engine saw, [`build`] turns it into the [`model`]
+//! [`input`] is what the engine saw, [`build()`] turns it into the [`model`]
 //! that `docs/REPORT.md` describes, and [`json`], [`text`] and
 //! [`heap_summary`] show that model. A renderer adds nothing of its own.
 
@@ -9,10 +9,15 @@ mod heap;
 pub mod input;
 pub mod json;
 pub mod model;
-mod rank;
+pub mod rank;
 pub mod text;
 pub mod time;
 
 pub use build::{Settings, build};
 pub use heap::heap_summary;
 pub use model::Report;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod schema_tests;

@@ -56,7 +56,6 @@ fn render_target(page: &mut Page, report: &Report, target: &Target) {
     headline(page, report, target, &ranked);
     coverage::push(page, target);
     if ranked.len() > 1 {
-        page.blank();
         table::push(page, &ranked, tilde);
     }
     for (index, site) in ranked.iter().enumerate() {
@@ -83,24 +82,32 @@ fn who(target: &Target) -> String {
 fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site]) {
     let tilde = estimate_mark(target);
     let who = who(target);
-    let aged_bytes = ranked.iter().fold(0u64, |sum, site| sum.saturating_add(aged(site).0));
-    let aged_blocks = ranked.iter().fold(0u64, |sum, site| sum.saturating_add(aged(site).1));
-    let all_listed = target.omitted.sites == 0;
-    let held = format!("{tilde}{} in {tilde}{}", bytes(aged_bytes), blocks(aged_blocks));
-    let at_least = if all_listed { "" } else { "at least " };
     if !ranked.is_empty() {
-        let sites = match ranked.len() {
-            1 if all_listed => "1 call site holds".to_owned(),
-            number if all_listed => format!("{number} call sites hold"),
-            number => format!("{} call sites, {number} of them shown, hold", {
-                number as u64 + target.omitted.sites
+        let total = ranked.len() as u64 + target.omitted.sites;
+        let mut text = match (total, target.omitted.sites) {
+            (1, _) => format!("{who}: 1 call site holds"),
+            (_, 0) => format!("{who}: {} call sites hold", count(total)),
+            (_, _) => format!("{who}: {} call sites, the first {} of which hold", count(total), {
+                count(ranked.len() as u64)
             }),
         };
-        let age = match report.min_age_ns {
-            0 => "never freed".to_owned(),
-            age => format!("not freed for {} or longer", duration(age)),
+        let sum = |get: fn(&Site) -> u64| {
+            ranked.iter().fold(0u64, |sum, site| sum.saturating_add(get(site)))
         };
-        page.paragraph(Role::Leak, "", &format!("{who}: {sites} {at_least}{held}, {age}."));
+        text.push_str(&format!(
+            " {tilde}{} in {tilde}{} that were not freed",
+            bytes(sum(|site| site.outstanding_bytes)),
+            blocks(sum(|site| site.outstanding_blocks))
+        ));
+        let ages_known = ranked.iter().all(|site| site.oldest_age_ns.is_some());
+        if ages_known && report.min_age_ns > 0 {
+            text.push_str(&format!(
+                "; {tilde}{} of it is {} old or older",
+                bytes(sum(|site| site.aged_bytes)),
+                duration(report.min_age_ns)
+            ));
+        }
+        page.paragraph(Role::Leak, "", &format!("{text}."));
     } else if target.outstanding.blocks > 0 {
         let held = format!(
             "{tilde}{} in {tilde}{}",
@@ -131,14 +138,6 @@ fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site])
     };
     let exe = safe_within(&target.exe, 256);
     page.paragraph(Role::Dim, "", &format!("{exe}, {}; {ended}.", watched(target)));
-}
-
-/// Bytes and blocks that a site is blamed for.
-fn aged(site: &Site) -> (u64, u64) {
-    match site.oldest_age_ns {
-        Some(_) => (site.aged_bytes, site.aged_blocks),
-        None => (site.outstanding_bytes, site.outstanding_blocks),
-    }
 }
 
 fn watched(target: &Target) -> String {

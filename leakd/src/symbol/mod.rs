@@ -5,8 +5,9 @@
 //! ([`CodeAddress::Jit`]), or nothing known. [`Symbolizer`] names them on a
 //! thread of its own, also after the process has gone.
 //!
-//! What is read here is written by whoever wants to: see [`prepare`] for what
-//! is done about files that an ordinary user could have written.
+//! What is read here is written by whoever wants to: `prepare.rs` says what is
+//! done about files that an ordinary user could have written, `worker.rs` what
+//! about those that keep their reader busy.
 
 mod address;
 mod demangle;

@@ -270,10 +270,12 @@ fn finish(shared: &Shared, number: u64, result: thread::Result<Template>) -> boo
             state.cache.insert(job.key, template);
         }
         Err(_) => {
-            // Again, at a lower level; at the lowest nothing is read.
+            let level = job.key.object().map(|key| state.levels.get(&key).copied());
             demote(&mut state, &job, "its reader panicked");
-            if job.key.object().is_some() {
-                state.queue.push_front(job);
+            match level {
+                // Again, at a lower level.
+                Some(level) if level != Some(Level::Nothing) => state.queue.push_front(job),
+                _ => answer(&job, &Arc::default()),
             }
         }
     }

@@ -43,7 +43,10 @@ pub fn duration(nanoseconds: u64) -> String {
         1..1_000 => format!("{nanoseconds} ns"),
         1_000..999_500 => format!("{} us", three_digits(nanoseconds as f64 / 1e3)),
         999_500..999_500_000 => format!("{} ms", three_digits(nanoseconds as f64 / 1e6)),
-        _ if nanoseconds < 59_950_000_000 => format!("{:.1} s", nanoseconds as f64 / 1e9),
+        _ if nanoseconds < 59_950_000_000 => {
+            let text = format!("{:.1}", nanoseconds as f64 / 1e9);
+            format!("{} s", text.strip_suffix(".0").unwrap_or(&text))
+        }
         _ if seconds < 3_600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
         _ if seconds < 86_400 => format!("{}h {:02}m", seconds / 3_600, seconds / 60 % 60),
         _ => format!("{}d {:02}h", seconds / 86_400, seconds / 3_600 % 24),
@@ -154,8 +157,9 @@ mod tests {
             (12, "12 ns"),
             (1_500, "1.50 us"),
             (340_000_000, "340 ms"),
-            (999_600_000, "1.0 s"),
-            (29_960_000_000, "30.0 s"),
+            (999_600_000, "1 s"),
+            (12_340_000_000, "12.3 s"),
+            (29_960_000_000, "30 s"),
             (59_960_000_000, "1m 00s"),
             (80_000_000_000, "1m 20s"),
             (3_599_600_000_000, "1h 00m"),

@@ -102,10 +102,7 @@ impl Names {
     }
 
     fn frames(&self, address: u64) -> Vec<Frame> {
-        self.0
-            .get(&address)
-            .cloned()
-            .unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
+        self.0.get(&address).cloned().unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
     }
 }
 

@@ -42,4 +42,10 @@ impl FileIdentity {
             build_id: None,
         }
     }
+
+    /// Whether all but the build id agree.
+    pub(crate) fn same_stamp(&self, other: &Self) -> bool {
+        (self.device, self.inode, self.changed, self.size)
+            == (other.device, other.inode, other.changed, other.size)
+    }
 }

@@ -57,6 +57,23 @@ pub struct Segment {
     pub executable: bool,
 }
 
+/// Address in a process minus virtual address in the file, for a mapping that
+/// begins at `begin` and shows the file from `file_offset` on. `None` where no
+/// segment covers that offset.
+///
+/// The loader maps whole pages, so a segment also covers what is in front of it
+/// in its first page; the executable one wins where two share a page.
+pub fn bias(segments: &[Segment], begin: u64, file_offset: u64) -> Option<u64> {
+    const PAGE_MASK: u64 = 0xfff;
+    let covers = |segment: &&Segment| {
+        let end = segment.file_offset.saturating_add(segment.file_size);
+        (segment.file_offset & !PAGE_MASK..end).contains(&file_offset)
+    };
+    let segment = segments.iter().filter(covers).max_by_key(|segment| segment.executable)?;
+    let address = segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
+    Some(begin.wrapping_sub(address))
+}
+
 /// Which of the two formats a section has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FrameFormat {
@@ -282,6 +299,7 @@ impl ElfImage {
         // A file may do without section headers, and they may be rubbish
         // without harm to the program: go on without them.
         let Ok(sections) = header.sections(LittleEndian, cache) else { return Ok(()) };
+        let mut unread = None;
         for section in sections.iter().take(MAX_SECTIONS) {
             // A name costs a read of 256 bytes.
             budget.spend(STRING_BYTES)?;
@@ -304,17 +322,21 @@ impl ElfImage {
             if known || size == 0 {
                 continue;
             }
-            let raw = read_bytes(source, offset, size, budget)?;
-            let data =
-                if section.sh_flags(LittleEndian) & elf::SHF_COMPRESSED == elf::SHF_COMPRESSED {
-                    decompress(&raw, budget)?
-                } else {
-                    raw
-                };
-            self.frames.push(FrameSection { format, address, data, ends_at_zero: false });
+            let compressed = section.sh_flags(LittleEndian).contains(elf::SHF_COMPRESSED);
+            match read_section(source, offset, size, compressed, budget) {
+                Ok(data) => {
+                    self.frames.push(FrameSection { format, address, data, ends_at_zero: false });
+                }
+                // Often larger, and seldom needed.
+                Err(error) if format == FrameFormat::DebugFrame => unread = Some(error),
+                Err(error) => return Err(error),
+            }
         }
         self.frames.sort_by_key(|section| section.format);
-        Ok(())
+        match unread {
+            Some(error) if self.frames.is_empty() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Finds .eh_frame in a file without section headers: PT_GNU_EH_FRAME tells
@@ -371,7 +393,19 @@ fn load_segments(headers: &[elf::ProgramHeader64<LittleEndian>]) -> Vec<Segment>
         .collect()
 }
 
-/// Reads a section, after its size has been held against file and budget.
+/// Reads a section and decompresses it.
+fn read_section<R: ReadAt + ?Sized>(
+    source: &R,
+    offset: u64,
+    size: u64,
+    compressed: bool,
+    budget: &mut Budget,
+) -> Result<Vec<u8>, ConvertError> {
+    let raw = read_bytes(source, offset, size, budget)?;
+    if compressed { decompress(&raw, budget) } else { Ok(raw) }
+}
+
+/// Reads a part of the file, after its size has been held against file and budget.
 fn read_bytes<R: ReadAt + ?Sized>(
     source: &R,
     offset: u64,
@@ -439,4 +473,35 @@ fn build_id_in(notes: &mut NoteIterator<'_, Header>) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(file_offset: u64, file_size: u64, address: u64, executable: bool) -> Segment {
+        Segment { file_offset, file_size, address, memory_size: file_size, executable }
+    }
+
+    /// Check the way from file offsets to addresses: where segments share a page
+    /// the executable one counts, and outside of all there is no answer.
+    #[test]
+    fn biases() {
+        // As lld lays files out: each segment one page further on.
+        let segments = [
+            segment(0, 0x1234, 0, false),
+            segment(0x1240, 0x5000, 0x2240, true),
+            segment(0x6240, 0x100, 0x8240, false),
+        ];
+        assert_eq!(bias(&segments, 0x7f00_0000_2000, 0x1000), Some(0x7f00_0000_0000));
+        assert_eq!(bias(&segments, 0x7f00_0000_4000, 0x3000), Some(0x7f00_0000_0000));
+        assert_eq!(bias(&segments, 0x7f00_0000_0000, 0), Some(0x7f00_0000_0000));
+        assert_eq!(bias(&segments, 0x7f00_0000_0000, 0x7000), None);
+        // A fixed address, and a segment that would reach behind the end of the
+        // address space.
+        assert_eq!(bias(&[segment(0x1000, 0x1000, 0x40_1000, true)], 0x40_1000, 0x1000), Some(0));
+        let wild = [segment(u64::MAX - 0xfff, u64::MAX, u64::MAX, true)];
+        assert_eq!(bias(&wild, 0x1000, 0x1000), None);
+        assert!(bias(&wild, 0x1000, u64::MAX - 1).is_some());
+    }
 }

@@ -15,29 +15,29 @@
 //! BPF or of processes; `store` and `address_space` reach the kernel only
 //! through [`store::UnwindMaps`].
 
-//pub mod address_space;
-//pub mod cache;
+pub mod address_space;
+pub mod cache;
 pub mod convert;
 mod entries;
 pub mod error;
 pub mod identity;
 pub mod image;
-//pub mod kernel_maps;
+pub mod kernel_maps;
 pub mod limits;
 pub mod prefix;
 mod rule;
-//pub mod store;
+pub mod store;
 pub mod table;
-//pub mod vdso;
+pub mod vdso;
 
-//pub use address_space::{AddressSpaces, ExecutableMapping, MappingSource, SyncReport};
+pub use address_space::{AddressSpaces, ExecutableMapping, MappingSource, SyncReport};
 pub use convert::convert;
 pub use error::ConvertError;
 pub use identity::FileIdentity;
 pub use image::ElfImage;
-//pub use kernel_maps::KernelMaps;
+pub use kernel_maps::KernelMaps;
 pub use limits::Limits;
-//pub use store::TableStore;
+pub use store::TableStore;
 pub use table::Table;
 
 #[cfg(test)]

@@ -112,25 +112,10 @@ impl Table {
         };
         Cells { cells, geometry }
     }
-
-    /// Address in a process minus virtual address in the file, for a mapping
-    /// that begins at `begin` and shows the file from `file_offset` on. `None`
-    /// where no segment covers that offset.
-    ///
-    /// The loader maps whole pages, so a segment also covers what is in front of
-    /// it in its first page; the executable one wins where two share a page.
-    pub fn bias(&self, begin: u64, file_offset: u64) -> Option<u64> {
-        let covers = |segment: &&Segment| {
-            let end = segment.file_offset.saturating_add(segment.file_size);
-            (segment.file_offset & !PAGE_MASK..end).contains(&file_offset)
-        };
-        let mut covering = self.segments.iter().filter(covers).collect::<Vec<_>>();
-        covering.sort_by_key(|segment| !segment.executable);
-        let segment = covering.first()?;
-        let address = segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
-        Some(begin.wrapping_sub(address))
-    }
 }
+
+/// Rules in the builder's shortcut.
+const RECENT: usize = 256;
 
 /// Makes a table from rows in rising order.
 pub(crate) struct TableBuilder {
@@ -142,8 +127,8 @@ pub(crate) struct TableBuilder {
     /// The rule of the last row that has been written.
     written: Option<u32>,
     numbers: std::collections::HashMap<Rule, u32>,
-    /// The last rule asked for: most repeat.
-    last: Option<(Rule, u32)>,
+    /// Rules asked for lately, by a cheap hash: most come again soon.
+    recent: Box<[Option<(Rule, u32)>; RECENT]>,
 }
 
 impl TableBuilder {
@@ -165,7 +150,7 @@ impl TableBuilder {
             pending: None,
             written: None,
             numbers: Default::default(),
-            last: None,
+            recent: Box::new([None; RECENT]),
         })
     }
 
@@ -193,8 +178,9 @@ impl TableBuilder {
     }
 
     fn number(&mut self, rule: Rule) -> u32 {
-        if let Some((last, number)) = self.last
-            && last == rule
+        let slot = (rule.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % RECENT;
+        if let Some((recent, number)) = self.recent[slot]
+            && recent == rule
         {
             return number;
         }
@@ -212,7 +198,7 @@ impl TableBuilder {
                 number
             }
         };
-        self.last = Some((rule, number));
+        self.recent[slot] = Some((rule, number));
         number
     }
 

@@ -6,73 +6,40 @@ use std::borrow::Cow;
 use crate::report::model::Frame;
 use crate::terminal::{columns, shorten_middle};
 
-/// How names begin of functions that allocate on behalf of others.
-const BOILERPLATE: &[&str] = &[
-    // C and its libraries.
-    "malloc",
-    "calloc",
-    "realloc",
-    "reallocarray",
-    "memalign",
-    "posix_memalign",
-    "aligned_alloc",
-    "valloc",
-    "__libc_",
-    "_int_",
-    "strdup",
-    "strndup",
-    "__strdup",
-    "__strndup",
-    "asprintf",
-    "vasprintf",
-    "__vasprintf",
-    "g_malloc",
-    "g_realloc",
-    "g_slice_",
-    "g_strdup",
-    "xmalloc",
-    "xcalloc",
-    "xrealloc",
-    "xstrdup",
-    "zmalloc",
-    "zcalloc",
-    "zrealloc",
-    "ztrymalloc",
-    "PyMem_",
-    "PyObject_Malloc",
-    "_PyMem_",
-    "_PyObject_Malloc",
-    // C++.
-    "operator new",
-    "std::",
-    "__gnu_cxx::",
-    // Rust.
-    "alloc::",
-    "core::",
-    "hashbrown::",
-    "<alloc::",
-    "<core::",
-    "<std::",
-    "<hashbrown::",
-    "<T as alloc::",
-    "<T as core::",
-    "__rust",
-    "__rdl_",
-    "__rg_",
+/// Functions of C libraries that allocate on behalf of others.
+#[rustfmt::skip]
+const ALLOCATORS: &[&str] = &[
+    "malloc", "calloc", "realloc", "reallocarray", "memalign", "posix_memalign", "aligned_alloc",
+    "valloc", "pvalloc", "strdup", "strndup", "__strdup", "__strndup", "asprintf", "vasprintf",
+    "__vasprintf_internal", "g_malloc", "g_malloc0", "g_malloc_n", "g_malloc0_n", "g_realloc",
+    "g_realloc_n", "g_slice_alloc", "g_slice_alloc0", "g_strdup", "g_strndup", "g_strdup_printf",
+    "xmalloc", "xcalloc", "xrealloc", "xstrdup", "zmalloc", "zcalloc", "zrealloc", "ztrymalloc",
+    "zmalloc_usable", "ztrymalloc_usable", "PyMem_Malloc", "PyMem_RawMalloc", "PyObject_Malloc",
+    "_PyMem_RawMalloc", "_PyObject_Malloc",
+];
+
+/// How names begin of functions that allocate on behalf of others: the
+/// allocators' own, and the containers of C++ and Rust.
+#[rustfmt::skip]
+const ALLOCATING: &[&str] = &[
+    "__libc_", "operator new", "std::", "__gnu_cxx::",
+    "alloc::", "core::", "hashbrown::", "<alloc::", "<core::", "<std::", "<hashbrown::",
+    "<T as alloc::", "<T as core::", "__rust_", "__rustc", "__rdl_", "__rg_",
 ];
 
 /// Whether a function only allocates on behalf of its caller.
 pub fn is_boilerplate(function: &str) -> bool {
+    // Compilers add suffixes to clones, linkers versions: malloc.part.0, malloc@GLIBC_2.2.5.
+    let base = function.split(['.', '@', ' ']).next().unwrap_or_default();
+    if ALLOCATORS.contains(&base) {
+        return true;
+    }
     // The demangled name of a template begins with its return type.
     let name = match function.split_once(' ') {
-        Some((first, rest))
-            if first != "operator" && !first.contains(['<', '(']) && rest.starts_with("std::") =>
-        {
-            rest
-        }
+        Some((first, rest)) if !first.contains(['<', '(']) && rest.starts_with("std::") => rest,
         _ => function,
     };
-    BOILERPLATE.iter().any(|start| name.starts_with(start))
+    ALLOCATING.iter().any(|start| name.starts_with(start))
 }
 
 /// The index of the frame that a person would look at first: the innermost
@@ -87,12 +54,15 @@ pub fn culprit(stack: &[Frame]) -> Option<usize> {
 }
 
 /// A function's name in at most `room` columns: first the arguments of
-/// functions go, then those of templates, then the middle.
+/// functions are left out, then those of templates, then the middle.
 pub fn shorten(name: &str, room: usize) -> Cow<'_, str> {
     if columns(name) <= room {
         return Cow::Borrowed(name);
     }
     let mut short = collapse(name, '(', ')');
+    if columns(&short) > room {
+        short.truncate(short.trim_end_matches("(...)").len());
+    }
     if columns(&short) > room {
         short = collapse(&short, '<', '>');
     }
@@ -180,11 +150,19 @@ mod tests {
             "<alloc::vec::Vec<u8> as core::clone::Clone>::clone",
             "alloc::raw_vec::finish_grow",
             "strdup",
+            "malloc@GLIBC_2.2.5",
+            "xmalloc.part.0",
         ] {
             assert!(is_boilerplate(name), "{name}");
         }
-        for name in ["main", "operator_panel()", "Session::Session(std::string)", "Session* make()"]
-        {
+        for name in [
+            "main",
+            "mallory",
+            "operator_panel()",
+            "Session::Session(std::string)",
+            "Session* make()",
+            "strdup_error",
+        ] {
             assert!(!is_boilerplate(name), "{name}");
         }
     }
@@ -202,7 +180,7 @@ mod tests {
             (
                 "app::Cache<std::string, int>::insert(std::string, int)",
                 30,
-                "app::Cache<...>::insert(...)",
+                "app::Cache<...>::insert",
             ),
             (
                 "<app::Thing<A> as Trait<B>>::run::<Long>",

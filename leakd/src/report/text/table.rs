@@ -6,6 +6,8 @@ use crate::terminal::{Role, bytes, columns, count, pad, percent, rate_bytes, sho
 
 /// Lines of the table at most.
 const LINES: usize = 10;
+/// Columns that names need at least.
+const NAMES: usize = 16;
 
 /// Adds the table: who, how much, how fast.
 pub fn push(page: &mut Page, sites: &[&Site], tilde: &str) {
@@ -30,6 +32,12 @@ pub fn push(page: &mut Page, sites: &[&Site], tilde: &str) {
             cells.max().unwrap_or(0).max(titles[column].len())
         })
         .collect();
+    // A table that leaves no room for names helps nobody: the sites follow.
+    let room = page.width.saturating_sub(widths.iter().map(|width| width + 2).sum());
+    if room < NAMES {
+        return;
+    }
+    page.blank();
     let right = |cell: &str, width: usize| format!("{}{cell}", pad("", width - columns(cell)));
     let mut title = String::new();
     for (cell, width) in titles.iter().zip(&widths) {
@@ -39,17 +47,13 @@ pub fn push(page: &mut Page, sites: &[&Site], tilde: &str) {
     page.line(Role::Dim, &format!("{title}allocated by"));
     for (row, site) in rows.iter().zip(shown) {
         let mut line = String::new();
-        let mut used = 0;
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let cell = right(cell, *width);
             let role = if column == 1 { Role::Leak } else { Role::Dim };
             line.push_str(&page.style.paint(role, &cell));
             line.push_str("  ");
-            used += width + 2;
         }
-        line.push_str(
-            &page.style.paint(Role::Culprit, &who(site, page.width.saturating_sub(used))),
-        );
+        line.push_str(&page.style.paint(Role::Culprit, &who(site, room)));
         page.raw(&line);
     }
     if sites.len() > shown.len() {

@@ -44,7 +44,7 @@ impl Page {
     /// Adds a paragraph in one colour, broken between words; all of it is
     /// indented, from the second line on by two columns more.
     pub fn paragraph(&mut self, role: Role, indent: &str, text: &str) {
-        self.flow(role, indent, text.split(' '), " ");
+        self.flow(role, indent, words(text).into_iter(), " ");
     }
 
     /// Adds parts joined by `separator`, broken only between parts.
@@ -82,5 +82,41 @@ impl Page {
     /// The text.
     pub fn finish(self) -> String {
         self.text
+    }
+}
+
+/// The words of a text; a number and its unit are one.
+fn words(text: &str) -> Vec<&str> {
+    const UNITS: &[&str] =
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ns", "us", "ms", "s", "%"];
+    let mut words: Vec<&str> = Vec::new();
+    let mut begin = 0;
+    for word in text.split(' ') {
+        let end = begin + word.len();
+        let unit = word.trim_end_matches([',', '.', ';', ':', ')']);
+        match words.last_mut() {
+            Some(number)
+                if UNITS.contains(&unit) && number.ends_with(|c: char| c.is_ascii_digit()) =>
+            {
+                // The number ends one space before this word begins.
+                *number = &text[begin - 1 - number.len()..end];
+            }
+            _ => words.push(word),
+        }
+        begin = end + 1;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that no line ends between a number and its unit.
+    #[test]
+    fn numbers_stay_with_their_units() {
+        assert_eq!(words("10.0 s, or ~3 MiB (5 %)."), ["10.0 s,", "or", "~3 MiB", "(5 %)."]);
+        assert_eq!(words("a s 1  B"), ["a", "s", "1", "", "B"]);
+        assert_eq!(words(""), [""]);
     }
 }

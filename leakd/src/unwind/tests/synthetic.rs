@@ -148,7 +148,7 @@ fn aarch64_rules() {
     assert_eq!(rule(&[0x07, 30]), Rule::BOTTOM);
 }
 
-/// Check that gaps have no rule, that the first of two overlapping entries
+/// Check that gaps have no rule, padding up to 16 bytes excepted, that the first of two overlapping entries
 /// stays, that the second of two rows for an address wins, and that repeated
 /// rules make no row.
 #[test]
@@ -160,6 +160,9 @@ fn sharing_an_address_space() {
     section.entry(0x2008, 16, &[0x0e, 64]);
     section.entry(0x2020, 16, &[0x0e, 24]);
     section.entry(0x5000, 16, &[0x0e, 24]);
+    section.entry(0x5020, 3, &[0x0e, 24]);
+    section.entry(0x5030, 3, &[0x0e, 16]);
+    section.entry(0x5041, 3, &[0x0e, 24]);
     // A zero-length entry, which linkers leave behind.
     section.entry(0x6000, 0, &[0x0e, 32]);
     let table = table(Architecture::X86_64, section);
@@ -177,11 +180,17 @@ fn sharing_an_address_space() {
         (0x3abc, Some(Rule::NONE)),
         (0x5000, cfa(24)),
         (0x5010, Some(Rule::NONE)),
+        (0x502f, cfa(24)),
+        (0x5030, cfa(16)),
+        (0x5032, cfa(16)),
+        (0x5033, Some(Rule::NONE)),
+        (0x5041, cfa(24)),
+        (0x5044, Some(Rule::NONE)),
         (0x6000, None),
     ] {
         assert_eq!(table.find(address), expected, "{address:#x}");
     }
-    assert_eq!(table.rows.len(), 7);
+    assert_eq!(table.rows.len(), 12);
     assert_eq!(table.stats.overlapping, 1);
     // The overwritten one keeps its number.
     assert_eq!(table.rules.len(), 4);

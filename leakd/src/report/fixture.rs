@@ -1,0 +1,223 @@
+//! Snapshots as the engine would hand them over, for the tests of the report.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use leakd_common::event::StackEnd;
+use leakd_common::site::Site;
+use leakd_common::target::{Counter, TargetCounters};
+
+use super::build::{Settings, build};
+use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
+use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Windows};
+use crate::symbol::Frame;
+
+pub const SECOND: u64 = 1_000_000_000;
+pub const SETTINGS: Settings = Settings { min_age_ns: 10 * SECOND, top: Some(10) };
+
+/// A call site by what it did: `kept` of `blocks` blocks of `size` bytes are
+/// outstanding, `aged` of these are old enough, and the others lived
+/// `lifetime_ns`.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    pub key: u64,
+    pub size: u64,
+    pub blocks: u64,
+    pub kept: u64,
+    pub aged: u64,
+    pub oldest_ns: u64,
+    pub lifetime_ns: u64,
+}
+
+impl Planted {
+    pub fn site(self, frames: Vec<Vec<Frame>>) -> SiteSnapshot {
+        let freed = self.blocks - self.kept;
+        let mut site = Site {
+            allocated_blocks: self.blocks,
+            allocated_bytes: self.blocks * self.size,
+            freed_blocks: freed,
+            freed_bytes: freed * self.size,
+            announced: 1,
+            ..Site::EMPTY
+        };
+        site.lifetimes[Site::bucket(self.lifetime_ns)] = freed;
+        SiteSnapshot {
+            key: self.key,
+            site,
+            ages: Some(SiteAges {
+                aged_blocks: self.aged,
+                aged_bytes: self.aged * self.size,
+                oldest_ns: self.oldest_ns,
+                median_ns: self.oldest_ns / 2,
+                // Ages are spread evenly from nothing to the oldest.
+                sample_ns: (1..=100.min(self.kept))
+                    .map(|i| self.oldest_ns * i / 100.min(self.kept))
+                    .collect(),
+            }),
+            addresses: frames.iter().map(|frames| frames[0].address).collect(),
+            frames,
+            end: Some(StackEnd::Bottom),
+            frame_pointer_steps: 0,
+        }
+    }
+}
+
+pub fn frame(address: u64, function: &str, file: &str, line: u32, module: &str) -> Frame {
+    Frame {
+        function: (!function.is_empty()).then(|| function.to_owned()),
+        file: (!file.is_empty()).then(|| file.to_owned()),
+        line: (line > 0).then_some(line),
+        module: (!module.is_empty()).then(|| module.to_owned()),
+        build_id: Some("8bb4af2a4d8d5e5c1b6a3a1d8f7d1ad1c1b8e6f3".to_owned()),
+        address,
+        inlined: false,
+        offset: Some(0x1d),
+    }
+}
+
+pub fn inlined(address: u64, function: &str, file: &str, line: u32, module: &str) -> Frame {
+    Frame { inlined: true, offset: None, ..frame(address, function, file, line, module) }
+}
+
+/// A stack that ends as programs do, below the frames given.
+pub fn stack(inner: Vec<Vec<Frame>>) -> Vec<Vec<Frame>> {
+    const SERVER: &str = "/usr/sbin/shop-server";
+    const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+    let mut frames = inner;
+    frames.extend([
+        vec![frame(0x5580_0000_3000, "serve", "/src/shop/server.c", 310, SERVER)],
+        vec![frame(0x5580_0000_4000, "main", "/src/shop/main.c", 42, SERVER)],
+        vec![frame(0x7f00_0002_9ca8, "__libc_start_call_main", "", 0, LIBC)],
+        vec![frame(0x7f00_0002_9d65, "__libc_start_main", "", 0, LIBC)],
+        vec![frame(0x5580_0000_1121, "_start", "", 0, SERVER)],
+    ]);
+    frames
+}
+
+pub fn counters(values: &[(Counter, u64)]) -> TargetCounters {
+    let mut counters = TargetCounters::default();
+    for (counter, value) in values {
+        counters.counts[*counter as usize] = *value;
+    }
+    counters
+}
+
+/// A server with `sites`, watched for 30 seconds.
+pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
+    let sum = |get: fn(&Site) -> u64| sites.iter().map(|one| get(&one.site)).sum::<u64>();
+    let allocations = sum(|site| site.allocated_blocks);
+    TargetSnapshot {
+        pid: 4711,
+        comm: "shop-server".to_owned(),
+        exe: "/usr/sbin/shop-server".to_owned(),
+        ended: Ended::Running,
+        duration_ns: 30 * SECOND,
+        seen_from: SeenFrom::Attach,
+        counters: counters(&[
+            (Counter::Allocations, allocations),
+            (Counter::Frees, sum(|site| site.freed_blocks) + 1_234),
+            (Counter::UnknownFrees, 1_234),
+            (Counter::AllocatedBytes, sum(|site| site.allocated_bytes)),
+            (Counter::Stacks, allocations),
+            (Counter::StacksComplete, allocations - allocations / 1_000),
+        ]),
+        sample_bytes: 0,
+        table_bytes: 9 << 20,
+        windows: Windows { count: 1, open_ns: 30 * SECOND },
+        probes: vec![
+            Probe {
+                symbol: "malloc".to_owned(),
+                module: "/usr/lib/x86_64-linux-gnu/libc.so.6".to_owned(),
+                cost: ProbeCost::Emulated,
+            },
+            Probe {
+                symbol: "free".to_owned(),
+                module: "/usr/lib/x86_64-linux-gnu/libc.so.6".to_owned(),
+                cost: ProbeCost::SingleStepped,
+            },
+        ],
+        sites,
+    }
+}
+
+pub fn snapshot(target: TargetSnapshot) -> Snapshot {
+    Snapshot {
+        started: UNIX_EPOCH + Duration::from_millis(1_795_219_025_250),
+        ended: UNIX_EPOCH + Duration::from_millis(1_795_219_055_250),
+        host: "db-7".to_owned(),
+        kernel: "6.18.5".to_owned(),
+        targets: vec![target],
+    }
+}
+
+pub fn report(target: TargetSnapshot) -> Report {
+    build(snapshot(target), &SETTINGS)
+}
+
+/// Three leaks among honest traffic.
+pub fn leaky_sites() -> Vec<SiteSnapshot> {
+    const SERVER: &str = "/usr/sbin/shop-server";
+    const CXX: &str = "/usr/lib/x86_64-linux-gnu/libstdc++.so.6";
+    let session = stack(vec![
+        vec![frame(0x5580_0000_1100, "xmalloc", "/src/shop/util.c", 12, SERVER)],
+        vec![
+            inlined(0x5580_0000_1200, "session_alloc", "/src/shop/session.c", 88, SERVER),
+            frame(0x5580_0000_1200, "session_open", "/src/shop/session.c", 120, SERVER),
+        ],
+        vec![frame(0x5580_0000_1300, "handle_login", "/src/shop/login.c", 57, SERVER)],
+    ]);
+    let basket = stack(vec![
+        vec![frame(0x7f00_0100_1100, "operator new(unsigned long)", "", 0, CXX)],
+        vec![frame(
+            0x5580_0000_2100,
+            "shop::Basket::add(std::shared_ptr<shop::Article> const&, unsigned int)",
+            "/src/shop/basket.cpp",
+            203,
+            SERVER,
+        )],
+    ]);
+    let error = stack(vec![vec![frame(0x5580_0000_2200, "strdup_error", "", 0, SERVER)]]);
+    let traffic =
+        stack(vec![vec![frame(0x5580_0000_2300, "read_request", "/src/shop/http.c", 9, SERVER)]]);
+    vec![
+        Planted {
+            key: 4,
+            size: 4_096,
+            blocks: 300_000,
+            kept: 40,
+            aged: 0,
+            oldest_ns: 3_000_000,
+            lifetime_ns: 2_000_000,
+        }
+        .site(traffic),
+        Planted {
+            key: 3,
+            size: 48,
+            blocks: 120_000,
+            kept: 600,
+            aged: 400,
+            oldest_ns: 29 * SECOND,
+            lifetime_ns: 1_500_000,
+        }
+        .site(error),
+        Planted {
+            key: 1,
+            size: 1_024,
+            blocks: 9_600,
+            kept: 9_600,
+            aged: 6_400,
+            oldest_ns: 29_900_000_000,
+            lifetime_ns: 0,
+        }
+        .site(session),
+        Planted {
+            key: 2,
+            size: 256,
+            blocks: 20_000,
+            kept: 5_000,
+            aged: 3_300,
+            oldest_ns: 29_700_000_000,
+            lifetime_ns: 40_000_000,
+        }
+        .site(basket),
+    ]
+}
