@@ -34,34 +34,42 @@ impl UprobePrograms {
     /// Loads the programs; `limit` keeps from trying the methods better than it.
     pub fn load(object: &BpfObject, limit: Option<ProbeMethod>) -> Result<Self, ProgramError> {
         let loader = ProgramLoader::new(object)?;
-        let limit = limit.unwrap_or(ProbeMethod::Session);
-        if limit == ProbeMethod::Session {
-            {
-                let allocate = loader.load("allocate_session", UprobeAttach::Session)?;
-                if link::is_supported(&allocate) {
-                    let free = loader.load("free_entry", UprobeAttach::Multi)?;
-                    let method = ProbeMethod::Session;
-                    return Ok(Self { method, allocate, allocate_return: None, free });
-                }
-            }
-        }
-        if limit != ProbeMethod::Perf {
-            let free = loader.load("free_entry", UprobeAttach::Multi)?;
-            if link::is_supported(&free) {
-                return Ok(Self {
-                    method: ProbeMethod::Multi,
-                    allocate: loader.load("allocate_entry", UprobeAttach::Multi)?,
-                    allocate_return: Some(loader.load("allocate_return", UprobeAttach::Multi)?),
-                    free,
-                });
-            }
-        }
+        let method = best_method(&loader, limit.unwrap_or(ProbeMethod::Session));
+        let (allocate, attach) = match method {
+            ProbeMethod::Session => ("allocate_session", UprobeAttach::Session),
+            ProbeMethod::Multi => ("allocate_entry", UprobeAttach::Multi),
+            ProbeMethod::Perf => ("allocate_entry", UprobeAttach::Perf),
+        };
+        let other = match method {
+            ProbeMethod::Session | ProbeMethod::Multi => UprobeAttach::Multi,
+            ProbeMethod::Perf => UprobeAttach::Perf,
+        };
+        let allocate_return = match method {
+            ProbeMethod::Session => None,
+            ProbeMethod::Multi | ProbeMethod::Perf => Some(loader.load("allocate_return", other)?),
+        };
         Ok(Self {
-            method: ProbeMethod::Perf,
-            allocate: loader.load("allocate_entry", UprobeAttach::Perf)?,
-            allocate_return: Some(loader.load("allocate_return", UprobeAttach::Perf)?),
-            free: loader.load("free_entry", UprobeAttach::Perf)?,
+            method,
+            allocate: loader.load(allocate, attach)?,
+            allocate_return,
+            free: loader.load("free_entry", other)?,
         })
+    }
+}
+
+/// Tries the methods with a program that does nothing. The real ones cannot be
+/// used for it: their program arrays are bound to one attach type from the
+/// first load on.
+fn best_method(loader: &ProgramLoader, limit: ProbeMethod) -> ProbeMethod {
+    let supported = |attach| {
+        loader.load("floor", attach).is_ok_and(|program| link::is_supported(&program))
+    };
+    if limit == ProbeMethod::Session && supported(UprobeAttach::Session) {
+        ProbeMethod::Session
+    } else if limit != ProbeMethod::Perf && supported(UprobeAttach::Multi) {
+        ProbeMethod::Multi
+    } else {
+        ProbeMethod::Perf
     }
 }
 

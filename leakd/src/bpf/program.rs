@@ -53,7 +53,7 @@ pub enum ProgramError {
     #[error("cannot read the BPF object: {0}")]
     Object(String),
     /// The kernel refused it.
-    #[error("the kernel refused the BPF program {name}: {source}\n{log}")]
+    #[error("the kernel refused the BPF program {name}: {source}: {}", last_line(.log))]
     Refused {
         /// The program.
         name: String,
@@ -169,6 +169,11 @@ impl ProgramLoader {
         // SAFETY: the kernel has just made this descriptor, and for us alone.
         Ok(Program { fd: unsafe { OwnedFd::from_raw_fd(fd) }, attach })
     }
+}
+
+/// What the verifier objected to: the line before its statistics.
+fn last_line(log: &str) -> &str {
+    log.lines().rfind(|line| !line.starts_with("processed ")).unwrap_or("no reason given")
 }
 
 fn tail(log: &[u8]) -> String {

@@ -37,7 +37,7 @@ pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
     match facts.check() {
         Err(error) => rows.push(row("tracing", "no", false, error.to_string())),
         Ok(()) => match start_engine(Settings::default()) {
-            Err(error) => rows.push(row("canary", "failed", false, format!("{error:#}"))),
+            Err(error) => rows.push(row("canary", "failed", false, super::one_line(&error))),
             Ok((engine, canary)) => {
                 can_trace = true;
                 rows.extend(methods(engine.method()));

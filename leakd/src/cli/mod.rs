@@ -54,8 +54,22 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(status) => ExitCode::from(status),
-        Err(error) => trouble(&format!("{error:#}")),
+        Err(error) => trouble(&one_line(&error)),
     }
+}
+
+/// An error and its causes, as far as they are not told by it already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if !line.contains(&cause) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 fn trouble(message: &str) -> ExitCode {

@@ -250,11 +250,15 @@ fn stack_end(site: &SiteSnapshot) -> StackEnd {
 #[cfg(test)]
 mod tests;
 
-/// Distinct stacks that were announced, and how many of them are whole.
+/// Each allocation kept has had its stack walked: those whose stack is known,
+/// and those of them whose stack is whole.
 fn stacks(sites: &[SiteSnapshot]) -> Stacks {
-    let ends = sites.iter().filter_map(|site| site.end);
-    ends.fold(Stacks::default(), |sum, end| Stacks {
-        walked: sum.walked + 1,
-        complete: sum.complete + u64::from(end.complete()),
+    sites.iter().fold(Stacks::default(), |sum, site| {
+        let walked = if site.end.is_some() { site.site.allocated_blocks } else { 0 };
+        let whole = site.end.is_some_and(WalkEnd::complete);
+        Stacks {
+            walked: sum.walked.saturating_add(walked),
+            complete: sum.complete.saturating_add(if whole { walked } else { 0 }),
+        }
     })
 }

@@ -104,7 +104,6 @@ pub fn counters(values: &[(Counter, u64)]) -> TargetCounters {
 /// A server with `sites`, watched for 30 seconds.
 pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
     let sum = |get: fn(&Site) -> u64| sites.iter().map(|one| get(&one.site)).sum::<u64>();
-    let allocations = sum(|site| site.allocated_blocks);
     TargetSnapshot {
         pid: 4711,
         comm: "shop-server".to_owned(),
@@ -113,12 +112,9 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         duration_ns: 30 * SECOND,
         seen_from: SeenFrom::Attach,
         counters: counters(&[
-            (Counter::Allocations, allocations),
-            (Counter::Frees, sum(|site| site.freed_blocks) + 1_234),
+            (Counter::Inserted, sum(|site| site.allocated_blocks)),
+            (Counter::Removed, sum(|site| site.freed_blocks)),
             (Counter::UnknownFrees, 1_234),
-            (Counter::AllocatedBytes, sum(|site| site.allocated_bytes)),
-            (Counter::Stacks, allocations),
-            (Counter::StacksComplete, allocations - allocations / 1_000),
         ]),
         sample_bytes: 0,
         table_bytes: 9 << 20,

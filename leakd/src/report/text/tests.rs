@@ -112,7 +112,6 @@ fn lost() {
         (Counter::SitesFull, 17),
         (Counter::DoubleFrees, 2),
         (Counter::Failed, 3),
-        (Counter::StacksComplete, 300_000),
     ] {
         target.counters.counts[counter as usize] = value;
     }
