@@ -78,16 +78,19 @@ impl Driver {
         self.child.id()
     }
 
-    /// The call site that a return address lies in. An address outside of all
-    /// of them is strdup's, in the C library.
-    pub fn kind_at(&self, address: u64) -> Kind {
+    /// The call site that a stack, innermost frame first, comes from. A stack
+    /// that leads through none of them begins in the C library's strdup and
+    /// could not be walked any further.
+    pub fn kind(&self, stack: &[u64]) -> Kind {
+        stack.iter().find_map(|address| self.kind_at(*address)).unwrap_or(Kind::Strdup)
+    }
+
+    fn kind_at(&self, address: u64) -> Option<Kind> {
         /// No call site is longer.
         const SITE_BYTES: u64 = 96;
         let index = self.sites.partition_point(|(begin, _)| *begin <= address);
-        match index.checked_sub(1).map(|index| self.sites[index]) {
-            Some((begin, kind)) if address - begin < SITE_BYTES => kind,
-            _ => Kind::Strdup,
-        }
+        let (begin, kind) = self.sites[index.checked_sub(1)?];
+        (address - begin < SITE_BYTES).then_some(kind)
     }
 
     /// Does these operations, which get the numbers from `first` on.

@@ -23,4 +23,5 @@ mod operation;
 mod programs;
 mod sampled;
 mod sequences;
+mod session;
 mod trace;

@@ -107,8 +107,7 @@ impl Trace {
         let look = self.look(slot);
         let target = self.target(slot);
         let kind = |site: u64| {
-            let innermost = target.stack(site).and_then(|stack| stack.frames.first());
-            driver.kind_at(innermost.copied().unwrap_or(0))
+            driver.kind(target.stack(site).map_or(&[], |stack| &stack.frames))
         };
         let mut totals = Totals {
             inserted: look.counters.get(Counter::Inserted),
