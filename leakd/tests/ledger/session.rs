@@ -114,7 +114,10 @@ fn attach(trace: &mut Trace, driver: &mut Driver, habits: Habits) -> (u16, Model
     let slot = trace.attach(driver.pid());
     let functions = trace.target(slot).probes().functions();
     let habits = Habits {
-        overflow_is_seen: functions.iter().any(|function| function.symbol == "reallocarray"),
+        // mimalloc's reallocarray passes all calls on to its reallocn.
+        overflow_is_seen: functions.iter().any(|function| {
+            function.symbol.ends_with("reallocarray") || function.symbol.ends_with("reallocn")
+        }),
         ..habits
     };
     (slot, Model::new(habits, &outcomes))
