@@ -92,6 +92,7 @@ pub fn as_root(
     say!("sudo: root is needed to {reason}");
     let mut command = Command::new("sudo");
     command.args(["--", "env"]);
+    // `env` takes the last value of a name: what is given goes behind.
     let kept = KEPT.iter().filter_map(|name| Some((*name, env::var_os(name)?)));
     let given = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
     for (name, value) in kept.chain(given) {

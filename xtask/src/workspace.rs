@@ -16,11 +16,15 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The directory of finished programs, `target/release` or `target/debug`.
-pub fn programs(release: bool) -> PathBuf {
-    let target = match env::var_os("CARGO_TARGET_DIR") {
+/// The directory for all that cargo makes.
+pub fn target() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => root().join(directory),
         None => root().join("target"),
-    };
-    target.join(if release { "release" } else { "debug" })
+    }
+}
+
+/// The directory of finished programs, `target/release` or `target/debug`.
+pub fn programs(release: bool) -> PathBuf {
+    target().join(if release { "release" } else { "debug" })
 }

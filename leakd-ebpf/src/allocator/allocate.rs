@@ -114,7 +114,8 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
     call.outer_frame = if call.frame == 0 {
         0
     } else if call.frame >= frame && call.frame - frame < NESTING_BYTES && is_running(call.frame) {
-        // At the same frame: the outer call ends in a jump to this one.
+// The same frame: the outer function has jumped to this one, as glibc's
+        // realloc(NULL, n) does to malloc.
         let around = Cookie(call.cookie);
         if around.owner() == cookie.owner() || around.owner() == CUSTOM_OWNER {
             count(slot, Counter::Nested);

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use leakd_common::target::Counter;
 
-use crate::engine::target::SeenFrom;
 use crate::engine::{Engine, EngineError};
 use child::{PAIRS, Truth};
 
@@ -138,7 +137,7 @@ impl Drop for Canary {
 pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
     let mut canary = Canary::start()?;
     let bare_pair_ns = canary.measure()?;
-    let slot = engine.attach_unsampled(canary.child.id(), SeenFrom::Attach)?;
+    let slot = engine.attach_canary(canary.child.id())?;
     let seen = observe(engine, slot, &mut canary);
     engine.detach(slot);
     let traced_pair_ns = seen?;

@@ -145,7 +145,8 @@ pub struct RunArguments {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub trace: TraceArguments,
-    /// Exit with this status if blocks are outstanding when the command ends.
+    /// Exit with this status if blocks are outstanding when the command ends;
+    /// 0: pass the command's own on.
     #[arg(long, value_name = "STATUS")]
     pub error_exitcode: Option<u8>,
     /// The command and its arguments.

@@ -9,7 +9,7 @@ use super::args::AttachArguments;
 use super::progress::Progress;
 use super::show::{Form, show, status_of};
 use super::start_engine;
-use crate::engine::target::SeenFrom;
+use crate::engine::target::{SeenFrom, Target};
 use crate::process::inspect;
 use crate::trace::Trace;
 
@@ -34,7 +34,9 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
     }
     let end = Instant::now() + arguments.duration;
     let mut progress = Progress::new(Some(arguments.duration), &canary);
-    announce(&trace, &mut progress);
+    for target in trace.engine().targets() {
+        announce(target, &mut progress);
+    }
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut line = interval(PROGRESS);
@@ -44,7 +46,11 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
             () = sleep_until(end) => break,
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            () = trace.step() => {}
+            child = trace.step() => {
+                if let Some(target) = child.and_then(|slot| trace.engine().target(slot)) {
+                    announce(target, &mut progress);
+                }
+            }
             _ = tick.tick() => {
                 trace.tick();
                 if !trace.any_running() {
@@ -63,27 +69,25 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
 
 /// Says what is under trace, and what will be slow. Whoever starts a load
 /// after `attached` has been said sees all of it counted.
-fn announce(trace: &Trace, progress: &mut Progress) {
-    for target in trace.engine().targets() {
-        let functions = target.probes().functions();
-        let mut modules: Vec<&str> = functions.iter().map(|one| one.module.as_str()).collect();
-        modules.sort_unstable();
-        modules.dedup();
-        progress.say(&format!(
-            "attached to {} (pid {}): {} functions in {}",
-            target.info().comm,
-            target.pid(),
-            functions.len(),
-            modules.join(", ")
-        ));
-        for function in functions {
-            if let Some(instruction) = &function.single_stepped {
-                progress.say(&format!(
-                    "  slow: {} begins with an instruction that the kernel single-steps \
-                     ({instruction})",
-                    function.symbol
-                ));
-            }
+fn announce(target: &Target, progress: &mut Progress) {
+    let functions = target.probes().functions();
+    let mut modules: Vec<&str> = functions.iter().map(|one| one.module.as_str()).collect();
+    modules.sort_unstable();
+    modules.dedup();
+    progress.say(&format!(
+        "attached to {} (pid {}): {} functions in {}",
+        target.info().comm,
+        target.pid(),
+        functions.len(),
+        modules.join(", ")
+    ));
+    for function in functions {
+        if let Some(instruction) = &function.single_stepped {
+            progress.say(&format!(
+                "  slow: {} begins with an instruction that the kernel single-steps \
+                 ({instruction})",
+                function.symbol
+            ));
         }
     }
 }

@@ -61,7 +61,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while trace.any_running() {
         tokio::select! {
-            () = trace.step() => {}
+            _ = trace.step() => {}
             _ = tick.tick() => trace.tick(),
             _ = interrupt.recv() => {}
             _ = quit.recv() => {}
@@ -92,7 +92,7 @@ fn pass_on(child: &Child, signal: Signal) {
 fn exit_status(report: &Report, ended: ExitStatus, error_exitcode: Option<u8>) -> u8 {
     let outstanding = report.targets.iter().any(|target| target.outstanding.blocks > 0);
     match error_exitcode {
-        Some(status) if outstanding => status,
+        Some(status) if outstanding && status != 0 => status,
         _ => match (ended.code(), ended.signal()) {
             (Some(code), _) => code as u8,
             (None, Some(signal)) => 128u8.saturating_add(signal as u8),

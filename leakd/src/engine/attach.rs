@@ -14,19 +14,21 @@ impl Engine {
     /// With [`SeenFrom::Start`], a process that has no allocator yet is taken
     /// all the same: its dynamic loader has not come to it.
     pub fn attach(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
-        self.attach_sampled(pid, seen_from, self.settings.sample_bytes)
+        self.attach_as(pid, seen_from, self.settings.sample_bytes, true)
     }
 
-    /// The same, with every allocation recorded whatever the settings say.
-    pub fn attach_unsampled(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
-        self.attach_sampled(pid, seen_from, 0)
+    /// Puts the canary under trace: every allocation is recorded, and functions
+    /// that the user named are not asked for, whatever the settings say.
+    pub fn attach_canary(&mut self, pid: u32) -> Result<u16, EngineError> {
+        self.attach_as(pid, SeenFrom::Attach, 0, false)
     }
 
-    fn attach_sampled(
+    fn attach_as(
         &mut self,
         pid: u32,
         seen_from: SeenFrom,
         sample_bytes: u64,
+        with_custom: bool,
     ) -> Result<u16, EngineError> {
         if self.targets.values().any(|target| target.pid() == pid && target.ended == Ended::Running)
         {
@@ -62,7 +64,7 @@ impl Engine {
             stopped_at: None,
         };
         self.targets.insert(slot, target);
-        match self.set_up(slot, seen_from, sample_bytes) {
+        match self.set_up(slot, seen_from, sample_bytes, with_custom) {
             Ok(()) => Ok(slot),
             Err(error) => {
                 self.detach(slot);
@@ -76,6 +78,7 @@ impl Engine {
         slot: u16,
         seen_from: SeenFrom,
         sample_bytes: u64,
+        with_custom: bool,
     ) -> Result<(), EngineError> {
         if sample_bytes > 0 {
             let weights = sampling::weights(sample_bytes);
@@ -83,11 +86,23 @@ impl Engine {
         }
         self.refresh(slot)?;
         let Some(target) = self.targets.get(&slot) else { return Ok(()) };
-        if target.probes.is_empty() && seen_from == SeenFrom::Attach {
+        if seen_from == SeenFrom::Start {
+            return Ok(());
+        }
+        let pid = target.pid();
+        let is_probed = |name: &str| {
+            let mut functions = target.probes.functions().iter();
+            functions.any(|function| function.symbol == name)
+        };
+        let mut wanted = self.objects.custom().iter().filter(|_| with_custom);
+        if let Some(missing) = wanted.find(|function| !is_probed(&function.symbol)) {
+            return Err(EngineError::NoFunction { pid, symbol: missing.symbol.clone() });
+        }
+        if target.probes.is_empty() {
             return Err(EngineError::NoAllocator {
-                pid: target.pid(),
+                pid,
                 comm: target.info.comm.clone(),
-                why: no_allocator(target, self.objects.has_custom()),
+                why: no_allocator(target),
             });
         }
         Ok(())
@@ -114,7 +129,7 @@ impl Engine {
 }
 
 /// What was looked at in vain.
-fn no_allocator(target: &Target, custom: bool) -> String {
+fn no_allocator(target: &Target) -> String {
     let mut objects = 0;
     let mut unreadable = None;
     for object in target.code.iter().filter_map(|code| code.object.as_ref()) {
@@ -125,8 +140,7 @@ fn no_allocator(target: &Target, custom: bool) -> String {
             unreadable = Some(format!("{path} cannot be read ({error})"));
         }
     }
-    let what = if custom { "and none of the functions named" } else { "with malloc and free" };
     unreadable.unwrap_or_else(|| {
-        format!("{objects} mapped files, none {what} in its symbol table (stripped?)")
+        format!("{objects} mapped files, none with malloc and free in its symbols (stripped?)")
     })
 }

@@ -89,6 +89,14 @@ pub enum EngineError {
         /// What was looked at.
         why: String,
     },
+    /// A function that the user named is not there.
+    #[error("no file that process {pid} has mapped has a function {symbol} in its symbol table")]
+    NoFunction {
+        /// The process.
+        pid: u32,
+        /// The function.
+        symbol: String,
+    },
     /// It is under trace already.
     #[error("process {0} is under trace already")]
     Twice(u32),

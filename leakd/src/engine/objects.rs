@@ -40,9 +40,9 @@ impl CodeObjects {
         Self { known: HashMap::new(), custom, emulation: Emulation::of_running_kernel() }
     }
 
-    /// Whether the user named functions.
-    pub fn has_custom(&self) -> bool {
-        !self.custom.is_empty()
+    /// The functions that the user named.
+    pub fn custom(&self) -> &[CustomFunction] {
+        &self.custom
     }
 
     /// The object behind a mapping of a process.

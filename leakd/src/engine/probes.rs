@@ -39,9 +39,9 @@ impl Probes {
         &self.functions
     }
 
-    /// Whether nothing is under probe.
+    /// Whether nothing has ever been under probe.
     pub fn is_empty(&self) -> bool {
-        self.links.is_empty()
+        self.functions.is_empty()
     }
 
     /// Attaches to all functions of an object that allocate or free; false if

@@ -3,7 +3,6 @@
 
 mod collect;
 
-use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -23,8 +22,6 @@ pub struct Trace {
     symbolizer: Symbolizer,
     started: SystemTime,
     follow_forks: bool,
-    /// Targets that have ended: they are looked at once more, then let go.
-    requested: HashMap<u16, usize>,
 }
 
 impl Trace {
@@ -35,7 +32,6 @@ impl Trace {
             symbolizer: Symbolizer::start(),
             started: SystemTime::now(),
             follow_forks,
-            requested: HashMap::new(),
         }
     }
 
@@ -54,16 +50,15 @@ impl Trace {
         self.engine.attach(pid, seen_from)
     }
 
-    /// Waits for the next thing that the probes tell, and acts on it.
-    /// Cancel-safe.
-    pub async fn step(&mut self) {
+    /// Waits for the next thing that the probes tell, and acts on it; gives the
+    /// slot of a child that was put under trace. Cancel-safe.
+    pub async fn step(&mut self) -> Option<u16> {
         let Some(announcement) = self.engine.next().await else {
             // The rings are gone: nothing more will come.
-            std::future::pending::<()>().await;
-            return;
+            return std::future::pending().await;
         };
         let event = self.engine.handle(announcement);
-        self.react(event);
+        self.react(event)
     }
 
     /// To be called a few times a second.
@@ -71,7 +66,7 @@ impl Trace {
         self.engine.tick();
     }
 
-    fn react(&mut self, event: Option<Event>) {
+    fn react(&mut self, event: Option<Event>) -> Option<u16> {
         match event {
             Some(Event::NewSite { slot, site }) => {
                 // Names are looked up while the process lives.
@@ -81,16 +76,18 @@ impl Trace {
                 });
                 if let Some(addresses) = addresses {
                     self.symbolizer.request(addresses);
-                    *self.requested.entry(slot).or_default() += 1;
                 }
             }
             Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {
-                if let Err(error) = self.engine.attach(child, SeenFrom::Attach) {
-                    tracing::warn!("child process {child}: {error}");
+                match self.engine.attach(child, SeenFrom::Attach) {
+                    Ok(slot) => return Some(slot),
+                    Err(EngineError::Twice(_)) => {}
+                    Err(error) => tracing::warn!("child process {child}: {error}"),
                 }
             }
             _ => {}
         }
+        None
     }
 
     /// Whether any target still runs.

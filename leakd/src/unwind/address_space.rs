@@ -48,7 +48,7 @@ pub enum MappingSource {
 }
 
 impl MappingSource {
-    fn table_source(&self) -> Option<TableSource> {
+    pub(crate) fn table_source(&self) -> Option<TableSource> {
         match self {
             Self::File { identity, file } => {
                 Some(TableSource::File(identity.clone(), Arc::clone(file)))

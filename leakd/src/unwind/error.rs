@@ -39,8 +39,8 @@ pub enum ConvertError {
         /// The limit for the whole conversion, in bytes.
         limit: u64,
     },
-    /// Over the limit in time.
-    #[error("took longer than {0} ms to convert")]
+    /// Over the limit in time, in milliseconds of processor time.
+    #[error("would take more than {0} ms to convert")]
     TookTooLong(u64),
     /// Somebody wrote to the file in the meantime.
     #[error("the file changed while it was read")]

@@ -26,6 +26,7 @@ pub mod kernel_maps;
 pub mod limits;
 pub mod prefix;
 mod rule;
+mod rule_numbers;
 pub mod store;
 pub mod table;
 pub mod vdso;

@@ -11,15 +11,16 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use leakd_common::unwind::{Cell, Mapping, MappingKey, RULES, Rule, TABLES, TableGeometry};
+use leakd_common::unwind::{Cell, Mapping, MappingKey, Rule, TABLES, TableGeometry};
 use thiserror::Error;
 
 use crate::unwind::cache::DiskCache;
 use crate::unwind::image::{self, Segment};
+use crate::unwind::rule_numbers::RuleNumbers;
 use crate::unwind::table::TableStats;
 use crate::unwind::{ConvertError, FileIdentity, Limits, Table, convert, vdso};
 
@@ -66,6 +67,9 @@ pub struct StoreLimits {
     pub threads: usize,
     /// For each file.
     pub file: Limits,
+    /// Wall-clock time for all files of one load; what is left then goes without
+    /// until the next one.
+    pub load_time: Duration,
     /// When a file that took too long, or could not be read, is tried again.
     pub retry_after: Duration,
 }
@@ -73,8 +77,13 @@ pub struct StoreLimits {
 impl Default for StoreLimits {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-        let retry_after = Duration::from_secs(60);
-        Self { bytes: 64 << 20, threads, file: Limits::default(), retry_after }
+        Self {
+            bytes: 64 << 20,
+            threads,
+            file: Limits::default(),
+            load_time: Duration::from_secs(10),
+            retry_after: Duration::from_secs(60),
+        }
     }
 }
 
@@ -126,6 +135,9 @@ pub enum NoTable {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The process's other files took all the time that there was.
+    #[error("no time left after the process's other files")]
+    NoTime,
     /// As many tables are in use as there can be.
     #[error("all {TABLES} unwind tables are in use")]
     NoNumber,
@@ -233,7 +245,7 @@ impl<M: UnwindMaps> TableStore<M> {
     pub fn counts(&self) -> StoreCounts {
         let bytes = self.loaded.values().map(|loaded| loaded.bytes).sum();
         let (tables, rules) = (self.loaded.len(), self.rules.count());
-        StoreCounts { tables, bytes, rules, refused_rules: self.rules.refused, ..self.counts }
+        StoreCounts { tables, bytes, rules, refused_rules: self.rules.refused(), ..self.counts }
     }
 
     /// Bytes of kernel memory of a table's cells.
@@ -280,8 +292,14 @@ impl<M: UnwindMaps> TableStore<M> {
         };
         let mut missing: Vec<&TableSource> = keys.iter().enumerate().filter_map(missing).collect();
         missing.sort_by_key(|source| std::cmp::Reverse(source.size()));
-        let made = self.make(&missing);
-        let mut refused = self.install(made);
+        let mut refused = HashMap::new();
+        let begun = Instant::now();
+        while !missing.is_empty() && begun.elapsed() < self.limits.load_time {
+            let made = self.make(&missing, begun);
+            missing.drain(..made.len());
+            refused.extend(self.install(made));
+        }
+        refused.extend(missing.iter().map(|source| (source.key(), NoTable::NoTime)));
         for (result, key) in results.iter_mut().zip(&keys) {
             if result.is_none() {
                 *result = self.hold(key);
@@ -342,14 +360,21 @@ impl<M: UnwindMaps> TableStore<M> {
         }
     }
 
-    /// Reads tables from the disk cache or makes them, on several threads.
-    fn make<'a>(&mut self, sources: &[&'a TableSource]) -> Vec<Made<'a>> {
+    /// Reads tables from the disk cache or makes them, on several threads: the
+    /// first ones of `sources`, as long as memory and time last.
+    fn make<'a>(&self, sources: &[&'a TableSource], begun: Instant) -> Vec<Made<'a>> {
+        let bytes = AtomicU64::new(0);
         let next = AtomicUsize::new(0);
         let made = Mutex::new(Vec::with_capacity(sources.len()));
-        let (cache, limits) = (self.cache.as_ref(), self.limits.file);
+        let (cache, limits) = (self.cache.as_ref(), self.limits);
         let work = || {
-            while let Some(&source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while bytes.load(Ordering::Relaxed) <= limits.bytes
+                && begun.elapsed() < limits.load_time
+                && let Some(&source) = sources.get(next.fetch_add(1, Ordering::Relaxed))
+            {
                 let one = make_one(source, cache, limits);
+                let size = one.table.as_ref().map_or(0, Table::cell_bytes);
+                bytes.fetch_add(size, Ordering::Relaxed);
                 made.lock().unwrap_or_else(|poison| poison.into_inner()).push(one);
             }
         };
@@ -388,7 +413,9 @@ impl<M: UnwindMaps> TableStore<M> {
                         self.counts.from_cache += 1;
                     } else {
                         self.counts.converted += 1;
-                        if let TableSource::File(identity, _) = source {
+                        if let (TableSource::File(identity, _), true) =
+                            (source, self.cache.is_some())
+                        {
                             self.unsaved.push((identity.clone(), table));
                         }
                     }
@@ -536,7 +563,11 @@ struct Made<'a> {
     from_cache: bool,
 }
 
-fn make_one<'a>(source: &'a TableSource, cache: Option<&DiskCache>, limits: Limits) -> Made<'a> {
+fn make_one<'a>(
+    source: &'a TableSource,
+    cache: Option<&DiskCache>,
+    limits: StoreLimits,
+) -> Made<'a> {
     let table = match source {
         TableSource::Vdso => vdso::table(),
         TableSource::File(identity, file) => {
@@ -545,71 +576,19 @@ fn make_one<'a>(source: &'a TableSource, cache: Option<&DiskCache>, limits: Limi
             }
             // The identity was taken when the mapping was looked at.
             match file.metadata() {
-                Ok(now) if FileIdentity::stamp(&now).same_stamp(identity) => convert(file, limits),
+                Ok(now) if FileIdentity::stamp(&now).same_stamp(identity) => {
+                    convert(file, limits.file)
+                }
                 Ok(_) => Err(ConvertError::Changed),
                 Err(error) => Err(error.into()),
             }
         }
     };
+    // What could never be loaded need not be kept until then.
+    let fits = |table: &Table| table.cell_bytes() <= limits.bytes;
+    let table = table.and_then(|table| {
+        let too_large = ConvertError::TooLarge { what: "the table", limit: limits.bytes };
+        if fits(&table) { Ok(table) } else { Err(too_large) }
+    });
     Made { source, table, from_cache: false }
-}
-
-/// Numbers of rules over all tables. They are never taken back.
-#[derive(Debug)]
-struct RuleNumbers {
-    numbers: HashMap<Rule, u32>,
-    rules: Vec<Rule>,
-    refused: u64,
-}
-
-impl RuleNumbers {
-    /// Written before any table.
-    const FIRST: [Rule; 2] = [Rule::NONE, Rule::UNSUPPORTED];
-    /// The number of [`Rule::UNSUPPORTED`].
-    const UNSUPPORTED: u32 = 1;
-    /// All files of a Debian machine have 5,400 rules together. When this many
-    /// are in use, somebody makes them up:
-    const CROWDED: usize = RULES / 4 * 3;
-    /// from then on a table gets only this many new ones.
-    const SHARE: usize = 64;
-
-    fn new() -> Self {
-        let numbers = (0..).zip(Self::FIRST).map(|(number, rule)| (rule, number)).collect();
-        Self { numbers, rules: Self::FIRST.to_vec(), refused: 0 }
-    }
-
-    fn count(&self) -> usize {
-        self.rules.len()
-    }
-
-    fn since(&self, first: usize) -> &[Rule] {
-        &self.rules[first..]
-    }
-
-    /// As if the rules from number `first` on had not been numbered.
-    fn forget_since(&mut self, first: usize) {
-        for rule in self.rules.drain(first..) {
-            self.numbers.remove(&rule);
-        }
-    }
-
-    /// The numbers of a table's rules.
-    fn number(&mut self, rules: &[Rule]) -> Vec<u32> {
-        let mut new = 0;
-        let mut number = |rule: &Rule| {
-            if let Some(&number) = self.numbers.get(rule) {
-                return number;
-            }
-            let count = self.rules.len();
-            if count >= RULES || (count >= Self::CROWDED && new >= Self::SHARE) {
-                self.refused += 1;
-                return Self::UNSUPPORTED;
-            }
-            new += 1;
-            self.numbers.insert(*rule, count as u32);
-            self.rules.push(*rule);
-            count as u32
-        };
-        rules.iter().map(&mut number).collect()
-    }
 }

@@ -20,6 +20,8 @@ fn fork_leaves_the_parent_as_it_is() {
     let leakctl = Leakctl::attach(parent.pid(), &["--min-age", "0s"]);
     parent.go();
     let child = i32::try_from(parent.json_line()["child"].as_i64().expect("a pid")).expect("a pid");
+    parent.go();
+    assert_eq!(parent.json_line()["child_blocks"], 500);
     let report = leakctl.interrupt();
     let site = assert_first_site(&report, "leak_in_parent");
     assert_eq!(site.outstanding(), (1000, 150_000), "{}", site.0);
@@ -29,13 +31,17 @@ fn fork_leaves_the_parent_as_it_is() {
     parent.end();
 }
 
-/// Check that `--follow-forks` reports the child's own blocks as the child's.
+/// Check that `--follow-forks` reports the child's own blocks as the child's,
+/// from when leakctl says that it is attached to it.
 #[test]
 fn follow_forks_reports_the_child_too() {
     let mut parent = Process::start_ready(Command::new(program("fork")));
-    let leakctl = Leakctl::attach(parent.pid(), &["--min-age", "0s", "--follow-forks"]);
+    let mut leakctl = Leakctl::attach(parent.pid(), &["--min-age", "0s", "--follow-forks"]);
     parent.go();
     let child = i32::try_from(parent.json_line()["child"].as_i64().expect("a pid")).expect("a pid");
+    leakctl.wait_said(&format!("(pid {child})"));
+    parent.go();
+    assert_eq!(parent.json_line()["child_blocks"], 500);
     let report = leakctl.interrupt();
     let of_parent = report.target(parent.pid()).outstanding_in("leak_in_parent");
     assert_eq!(of_parent, (1000, 150_000), "{:#}", report.0);

@@ -1,5 +1,6 @@
-/* A parent that allocates 1,000 blocks and a child that frees its copies of
- * them and keeps 500 of its own. Both stay until stdin ends. */
+/* A parent that allocates 1,000 blocks and, after a second `go`, a child that
+ * frees its copies of them and keeps 500 of its own. Both stay until stdin
+ * ends. */
 #include "common.h"
 #include <sys/wait.h>
 
@@ -23,14 +24,17 @@ ALONE static void leak_in_child(void)
 
 int main(void)
 {
-	int report[2];
+	int report[2], order[2];
 	ready();
 	wait_for_go();
 	leak_in_parent();
-	if (pipe(report))
+	if (pipe(report) || pipe(order))
 		abort();
 	pid_t child = fork();
 	if (child == 0) {
+		char byte;
+		if (read(order[0], &byte, 1) != 1)
+			_exit(5);
 		for (int i = 0; i < 1000; i++)
 			free(blocks[i]);
 		leak_in_child();
@@ -39,8 +43,12 @@ int main(void)
 		pause(); /* until the parent ends it */
 		_exit(0);
 	}
+	if (child < 0)
+		abort();
+	say("{\"child\":%d}\n", (int)child);
+	wait_for_go();
 	char byte;
-	if (child < 0 || read(report[0], &byte, 1) != 1)
+	if (write(order[1], "x", 1) != 1 || read(report[0], &byte, 1) != 1)
 		abort();
 	say("{\"child\":%d,\"leaked_blocks\":1000,\"leaked_bytes\":150000,"
 	    "\"child_blocks\":500,\"child_bytes\":125000}\n",

@@ -10,9 +10,9 @@ use super::build;
 use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
-/// How long the example is watched, and how old a block must be to count. The
-/// whole of a second run is to stay within 15 seconds.
-const EXAMPLE_OPTIONS: [&str; 4] = ["--for", "10s", "--min-age", "3s"];
+/// How long the example is watched: the whole of a second run is to stay within
+/// 15 seconds.
+const EXAMPLE_OPTIONS: [&str; 2] = ["--for", "10s"];
 
 /// leakctl's exit status when it found leaks: for the example that is success.
 const LEAKS_FOUND: u8 = 1;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`
 
-use std::ffi::OsStr;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,8 @@ use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test: servers, allocators, C
 /// libraries and compilers.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
+    "binutils",
     "g++",
     "gcc",
     "gcc-multilib",
@@ -62,13 +64,16 @@ pub fn run(arguments: &[String]) -> Result<()> {
         command.env("CARGO_MANIFEST_DIR", &program.directory);
         execute(command, program, arguments, &mut failed)?;
     }
+    let path = path_with_rustc()?;
     for program in &end_to_end {
         say!("test {} (end to end, as root)", program.name);
-        let variables = [("CARGO_MANIFEST_DIR", program.directory.as_os_str())];
+        let variables =
+            [("CARGO_MANIFEST_DIR", program.directory.as_os_str()), ("PATH", path.as_os_str())];
         let reason = "attach probes to the processes of the tests";
         let command = process::as_root(&program.path, &variables, reason)?;
         execute(command, program, arguments, &mut failed)?;
     }
+    give_back()?;
     if arguments.is_empty() {
         say!("test documentation");
         let mut documentation = workspace::cargo();
@@ -95,6 +100,27 @@ fn execute<'a>(
         failed.push(&program.name);
     }
     Ok(())
+}
+
+/// PATH for the end-to-end tests, which compile programs: with the rustc of this
+/// build in front, because rustup's stand-in for it does not work for root.
+fn path_with_rustc() -> Result<OsString> {
+    let sysroot = toolchain::locate::active_sysroot().map(|sysroot| sysroot.join("bin"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(sysroot.into_iter().chain(env::split_paths(&path)))
+        .context("PATH cannot be extended")
+}
+
+/// Gives the user what the tests, as root, have left in the target directory:
+/// `cargo clean` could not remove it.
+fn give_back() -> Result<()> {
+    let left = workspace::target().join("tmp");
+    if process::is_root() || !left.is_dir() {
+        return Ok(());
+    }
+    let user = nix::unistd::getuid().to_string();
+    let reason = "give you the files of the tests";
+    process::run(process::as_root("chown", &[], reason)?.args(["-R", &user]).arg(left))
 }
 
 /// Builds the test programs of the default members and asks cargo where they

@@ -1,5 +1,6 @@
 //! bpf-linker, and the LLVM that it is built with.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -42,9 +43,14 @@ pub fn ensure(toolchain: &Toolchain) -> Result<()> {
     };
     let tools = locate::tools_directory().unwrap_or_default();
     say!("building bpf-linker {VERSION} into {}: a minute, once", tools.display());
-    let options = ["--no-default-features", "--features", &format!("llvm-{llvm}")];
+    // Not optimized, it is built in half the time; what it does is done by LLVM.
+    let options = ["--debug", "--no-default-features", "--features", &format!("llvm-{llvm}")];
     let variable = variable(llvm);
-    let variables = [(variable.as_str(), prefix.as_os_str()), ("LLVM_PREFIX", prefix.as_os_str())];
+    let variables = [
+        (variable.as_str(), prefix.as_os_str()),
+        ("LLVM_PREFIX", prefix.as_os_str()),
+        ("CARGO_PROFILE_DEV_DEBUG", OsStr::new("0")),
+    ];
     super::install("bpf-linker", VERSION, &options, &variables)
 }
 

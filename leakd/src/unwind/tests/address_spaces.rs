@@ -239,6 +239,37 @@ fn process_quota() {
     assert_eq!(spaces.sync(1, &again).unwrap().without_table, []);
 }
 
+/// Check that tables that are too large together for one go are loaded in
+/// several, that a table too large by itself is refused, and that with no time
+/// at all there is an answer, too.
+#[test]
+fn little_memory_and_time() {
+    let size = |path: &Path| {
+        crate::unwind::convert(&File::open(path).unwrap(), Limits::default()).unwrap().cell_bytes()
+    };
+    let (small, large) = (Path::new("/bin/true"), Path::new("/proc/self/exe"));
+    let limits = StoreLimits { bytes: 3 * size(small), threads: 1, ..Default::default() };
+    assert!(size(large) > limits.bytes);
+    let directory = tempfile::tempdir().unwrap();
+    let source = |name: &str| mapping_of(copy(&directory, name)).source.table_source().unwrap();
+    let sources: Vec<_> = ["1", "2", "3", "4", "5"].map(source).into();
+
+    let (maps, _kernel) = kernel();
+    let mut store = TableStore::new(maps, limits, None).unwrap();
+    let results = store.load(&sources);
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+    let no_memory = Err(NoTable::NoMemory { limit: limits.bytes });
+    assert_eq!(results.iter().filter(|&result| *result == no_memory).count(), 2);
+    let too_large = ConvertError::TooLarge { what: "the table", limit: limits.bytes };
+    let results = store.load(&[file(large).table_source().unwrap()]);
+    assert_eq!(results, [Err(NoTable::Convert(too_large))]);
+
+    let (maps, _kernel) = kernel();
+    let limits = StoreLimits { load_time: std::time::Duration::ZERO, ..limits };
+    let mut store = TableStore::new(maps, limits, None).unwrap();
+    assert!(store.load(&sources).iter().all(|result| *result == Err(NoTable::NoTime)));
+}
+
 /// Check that when all numbers have been given out they are used again, of
 /// tables that no mapping uses, and that the kernel's maps are right all along.
 #[test]

@@ -57,13 +57,18 @@ impl Leakctl {
 
     /// Waits until it says that it is attached.
     pub fn wait_attached(&mut self) {
-        let said = wait_for("leakctl to say that it is attached", || {
+        self.wait_said(ATTACHED);
+    }
+
+    /// Waits until it has said this on stderr.
+    pub fn wait_said(&mut self, text: &str) {
+        let said = wait_for("leakctl to say what it should", || {
             let said = self.0.stderr();
-            (said.contains(ATTACHED) || self.0.ended()).then_some(said)
+            (said.contains(text) || self.0.ended()).then_some(said)
         });
         assert!(
-            said.contains(ATTACHED),
-            "leakctl ended without having said that it is {ATTACHED}: {:?}",
+            said.contains(text),
+            "leakctl ended without having said {text:?}: {:?}",
             self.outcome()
         );
     }

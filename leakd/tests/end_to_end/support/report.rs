@@ -33,6 +33,7 @@ const ALLOCATORS: &[&str] = &[
     "pvalloc",
     "strdup",
     "__strdup",
+    "__GI___strdup", // where libc6-dbg is installed
     "__rust_alloc",
     "__rust_alloc_zeroed",
     "__rust_realloc",

@@ -1,0 +1,150 @@
+//! The program that is traced: `target.c`, compiled here.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::statistics::median;
+
+const SOURCE: &str = include_str!("target.c");
+
+/// Threads of [`Shape::Threads`]; `THREADS` of the source.
+pub const THREADS: u32 = 4;
+
+/// From where the pairs of malloc and free are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shape {
+    /// Near main.
+    Main,
+    /// With a stack of 20 frames, down to the process's first.
+    Deep,
+    /// Near each thread's start, by [`THREADS`] threads at once.
+    Threads,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Main, Self::Deep, Self::Threads];
+
+    /// The command of the program.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Deep => "deep",
+            Self::Threads => "threads",
+        }
+    }
+}
+
+/// The compiled program.
+#[derive(Debug)]
+pub struct Program {
+    directory: TempDir,
+}
+
+impl Program {
+    /// Compiles it, without frame pointers.
+    pub fn compile() -> Result<Self> {
+        let directory = TempDir::with_prefix("leakd-bench-")?;
+        let source = directory.path().join("target.c");
+        fs::write(&source, SOURCE)?;
+        let status = Command::new("cc")
+            .args(["-O2", "-fomit-frame-pointer", "-pthread", "-o"])
+            .arg(directory.path().join("target"))
+            .arg(&source)
+            .status()
+            .context("cc, which compiles the traced program, cannot be started")?;
+        ensure!(status.success(), "cc could not compile the traced program ({status})");
+        Ok(Self { directory })
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<Target> {
+        let path: PathBuf = self.directory.path().join("target");
+        let mut child = Command::new(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("the traced program has no pipes");
+        };
+        let mut target = Target { child, stdin, stdout: BufReader::new(stdout) };
+        // Whatever the first call of malloc sets up is done before anybody looks.
+        target.measure(Shape::Threads, 1, 10)?;
+        Ok(target)
+    }
+}
+
+/// The running program; dropping it ends it.
+#[derive(Debug)]
+pub struct Target {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// What a measurement gave, in ns a pair of malloc and free.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Elapsed: the median over the batches. With [`Shape::Threads`] the time
+    /// from start to end, by the pairs of one thread.
+    pub elapsed: f64,
+    /// CPU time.
+    pub cpu: f64,
+    /// Share of the elapsed time that the only thread did not run.
+    pub waited: f64,
+}
+
+impl Target {
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn order(&mut self, order: &str) -> Result<Vec<u64>> {
+        let mut line = String::new();
+        writeln!(self.stdin, "{order}")?;
+        if self.stdout.read_line(&mut line)? == 0 {
+            let status = self.child.wait()?;
+            bail!("the traced program ended at `{order}` ({status})");
+        }
+        line.split_whitespace()
+            .map(|word| word.parse().with_context(|| format!("it said {word:?} to `{order}`")))
+            .collect()
+    }
+
+    /// Measures `batches` of `pairs` pairs of malloc and free.
+    pub fn measure(&mut self, shape: Shape, batches: u32, pairs: u32) -> Result<Pair> {
+        let answer = self.order(&format!("{} {batches} {pairs}", shape.word()))?;
+        let [elapsed, cpu, each @ ..] = answer.as_slice() else {
+            bail!("the traced program said too little");
+        };
+        let of_one = f64::from(batches) * f64::from(pairs);
+        let of_all = if shape == Shape::Threads { of_one * f64::from(THREADS) } else { of_one };
+        let each: Vec<f64> = each.iter().map(|&ns| ns as f64 / f64::from(pairs)).collect();
+        let (elapsed, cpu) = (*elapsed as f64, *cpu as f64);
+        Ok(Pair {
+            elapsed: if shape == Shape::Threads { elapsed / of_one } else { median(&each) },
+            cpu: cpu / of_all,
+            waited: (1.0 - cpu / elapsed).max(0.0),
+        })
+    }
+
+    /// Allocates `blocks` blocks from `sites` call sites and forgets them.
+    pub fn leak(&mut self, blocks: u32, sites: u32) -> Result<()> {
+        self.order(&format!("leak {blocks} {sites}")).map(drop)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Our own child; it may have gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
