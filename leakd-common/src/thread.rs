@@ -37,7 +37,10 @@ pub struct Call {
     pub delegated: u32,
     /// Calls in the same object that this one ended in by jumps: they return
     /// where it does, and before it. Without uprobe sessions only.
-    pub jumps: u32,
+    pub jumps: u16,
+    /// Calls around the outer one, in still other objects: nothing more is
+    /// known of them, and they count nothing.
+    pub forgotten: u16,
 }
 
 plain_data!(Call = 120);
@@ -58,5 +61,6 @@ impl Call {
         outer_cookie: 0,
         delegated: 0,
         jumps: 0,
+        forgotten: 0,
     };
 }

@@ -77,12 +77,36 @@ fn call_of_thread(tid: u32) -> Option<*mut Call> {
     THREADS.get_ptr_mut(tid)
 }
 
-/// Whether a return probe has taken the place of the return address there: the
-/// call that it belongs to has not returned. The kernel's trampoline is the
-/// first instruction of a page of its own (kernel/events/uprobes.c, xol area).
+/// Whether the call with its return address at `outer` is still running, at
+/// the entry of a function further down the same stack.
 #[inline(always)]
-fn is_running(frame: u64) -> bool {
-    read_user::<u64>(frame).is_some_and(|address| address != 0 && address & 0xfff == 0)
+fn is_around(outer: u64, registers: Registers, slot: u32) -> bool {
+    let frame = registers.frame_at_entry();
+    // A return probe takes the place of the return address until the call
+    // returns. The kernel's trampoline is the first instruction of a page of
+    // its own (kernel/events/uprobes.c, xol area).
+    let hijacked = |address: u64| address != 0 && address & 0xfff == 0;
+    if outer < frame || outer - frame >= NESTING_BYTES || !read_user(outer).is_some_and(hijacked) {
+        return false;
+    }
+    if outer == frame {
+        return true;
+    }
+    // Where the call was left by longjmp, its place on the stack may be part of
+    // an array that has not been written to.
+    let (Some(config), Some(caller)) = (TARGETS.get(slot), read_user::<u64>(frame)) else {
+        return true;
+    };
+    let mut walk = Walk::at_return(
+        caller,
+        frame.wrapping_add(8),
+        registers.frame_pointer(),
+        config.tgid,
+        0,
+        0,
+        0,
+    );
+    opaque(unwind::is_left(&mut walk, outer)) == 0
 }
 
 /// Bytes of an array. A product that wraps to 0 is made 1: a realloc to 0 bytes
@@ -113,8 +137,8 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
 
     call.outer_frame = if call.frame == 0 {
         0
-    } else if call.frame >= frame && call.frame - frame < NESTING_BYTES && is_running(call.frame) {
-// The same frame: the outer function has jumped to this one, as glibc's
+    } else if is_around(call.frame, registers, slot) {
+        // The same frame: the outer function has jumped to this one, as glibc's
         // realloc(NULL, n) does to malloc.
         let around = Cookie(call.cookie);
         if around.owner() == cookie.owner() || around.owner() == CUSTOM_OWNER {
@@ -129,6 +153,9 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
             call.pending_address = 0;
         }
         settle_pending(call, slot, true);
+        if call.outer_frame != 0 {
+            call.forgotten += 1;
+        }
         call.outer_return_address = call.return_address;
         call.outer_cookie = call.cookie;
         call.frame
@@ -136,6 +163,7 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
         // Left by longjmp, by an exception, or by a switch to another stack.
         settle_pending(call, slot, true);
         count(slot, Counter::LostUnpaired);
+        call.forgotten = 0;
         0
     };
     call.frame = 0;
@@ -248,6 +276,10 @@ fn leave(registers: Registers, cookie: Cookie) {
     // SAFETY: as in `enter`.
     let call = unsafe { &mut *call };
     if call.frame != registers.frame_at_return() {
+        if call.frame == 0 && call.forgotten != 0 {
+            call.forgotten -= 1;
+            return;
+        }
         // Without sessions, an inner call that does not count returns here too.
         if call.frame == 0 || Cookie(call.cookie).owner() != cookie.owner() {
             count(slot, Counter::LostUnpaired);
