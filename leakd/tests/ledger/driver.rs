@@ -95,6 +95,12 @@ impl Driver {
 
     /// Does these operations, which get the numbers from `first` on.
     pub fn run(&mut self, first: usize, operations: &[Operation]) -> Vec<Outcome> {
+        self.begin(first, operations);
+        self.finish(first, operations.len())
+    }
+
+    /// Starts doing these operations.
+    pub fn begin(&mut self, first: usize, operations: &[Operation]) {
         let end = first + operations.len();
         assert!(end <= OPERATIONS, "too many operations: {end}");
         let number = |operation: Option<usize>| operation.map_or(0, |number| number as u64 + 1);
@@ -106,15 +112,18 @@ impl Driver {
             })
             .flat_map(u64::to_ne_bytes)
             .collect();
-        let outcomes = OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES;
         let blank = vec![0u8; operations.len() * OUTCOME_BYTES as usize];
         self.write(OPERATIONS_BEGIN + first as u64 * OPERATION_BYTES, &told);
-        self.write(outcomes, &blank);
+        self.write(OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES, &blank);
         self.write(0, &[(first as u64).to_ne_bytes(), (end as u64).to_ne_bytes()].concat());
         let order = self.child.stdin.as_mut().expect("stdin is a pipe").write_all(b"g");
         order.expect("the driver has ended");
+    }
+
+    /// Waits until `count` operations, numbered from `first` on, are done.
+    pub fn finish(&mut self, first: usize, count: usize) -> Vec<Outcome> {
         self.answer();
-        self.words(outcomes, 3 * operations.len())
+        self.words(OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES, 3 * count)
             .chunks_exact(3)
             .map(|words| {
                 assert_eq!(words[2], 1, "the driver left an operation out");

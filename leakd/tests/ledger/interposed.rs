@@ -22,7 +22,7 @@ fn plain() -> PathBuf {
 }
 
 /// The same with real calls.
-fn plain_with_calls() -> PathBuf {
+pub fn plain_with_calls() -> PathBuf {
     interposer(&["-DHEADER=0", "-fno-optimize-sibling-calls"])
 }
 

@@ -54,6 +54,27 @@ pub struct Totals {
     pub faults: BTreeMap<&'static str, u64>,
 }
 
+impl Totals {
+    /// The same, with all call sites taken for one.
+    pub fn without_sites(mut self) -> Self {
+        let mut sites = SiteTotals::default();
+        for site in std::mem::take(&mut self.sites).into_values() {
+            sites.allocated_blocks += site.allocated_blocks;
+            sites.allocated_bytes += site.allocated_bytes;
+            sites.freed_blocks += site.freed_blocks;
+            sites.freed_bytes += site.freed_bytes;
+        }
+        let mut outstanding = Outstanding::default();
+        for of_site in std::mem::take(&mut self.outstanding).into_values() {
+            outstanding.blocks += of_site.blocks;
+            outstanding.bytes += of_site.bytes;
+        }
+        self.sites.insert(Kind::Malloc, sites);
+        self.outstanding.insert(Kind::Malloc, outstanding);
+        self
+    }
+}
+
 /// What a tracer sees that is not in the meaning of the calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
@@ -80,8 +101,14 @@ pub struct Habits {
 enum Held {
     Nothing,
     /// A block from before the attach.
-    Unknown { address: u64 },
-    Known { address: u64, kind: Kind, size: u64 },
+    Unknown {
+        address: u64,
+    },
+    Known {
+        address: u64,
+        kind: Kind,
+        size: u64,
+    },
 }
 
 /// The model of one process's heap.

@@ -129,7 +129,8 @@ fn array() -> impl Strategy<Value = (u64, u64)> {
 fn alignment(odd: bool) -> impl Strategy<Value = u64> {
     let power = (3..13u32).prop_map(|power| 1u64 << power);
     if odd {
-        prop_oneof![10 => power, 1 => prop::sample::select(vec![0u64, 1, 2, 3, 24, 48, 1000])].boxed()
+        prop_oneof![10 => power, 1 => prop::sample::select(vec![0u64, 1, 2, 3, 24, 48, 1000])]
+            .boxed()
     } else {
         power.boxed()
     }
@@ -166,8 +167,13 @@ pub fn step(limits: Limits) -> impl Strategy<Value = Step> {
         align(4) => aligned(Kind::PosixMemalign, true),
         align(2) => plain(Kind::Valloc),
     ];
-    (0..THREADS as u8, call)
-        .prop_map(|(thread, (kind, size, extra, source))| Step { thread, kind, size, extra, source })
+    (0..THREADS as u8, call).prop_map(|(thread, (kind, size, extra, source))| Step {
+        thread,
+        kind,
+        size,
+        extra,
+        source,
+    })
 }
 
 /// One call, as the driver is told. Operations are numbered from 0 by their

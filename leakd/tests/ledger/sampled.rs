@@ -96,18 +96,14 @@ fn allocation(number: u64) -> Operation {
 /// is freed nothing is outstanding: not a block, not a byte.
 #[test]
 fn estimates_are_unbiased_and_frees_cancel() {
-    let mut trace = Trace::start(Settings {
-        sample_bytes: INTERVAL,
-        quota: QUOTA,
-        ..Settings::default()
-    });
+    let mut trace =
+        Trace::start(Settings { sample_bytes: INTERVAL, quota: QUOTA, ..Settings::default() });
     let mut driver = Driver::start(&[]);
     let slot = trace.attach(driver.pid());
     let mut allocated = Sums::default();
     for round in 0..ROUNDS {
-        let blocks: Vec<Operation> = (0..BLOCKS as u64)
-            .map(|number| allocation(round * BLOCKS as u64 + number))
-            .collect();
+        let blocks: Vec<Operation> =
+            (0..BLOCKS as u64).map(|number| allocation(round * BLOCKS as u64 + number)).collect();
         let outcomes = driver.run(0, &blocks);
         assert!(outcomes.iter().all(|outcome: &Outcome| outcome.live != 0), "out of memory");
         let mut outstanding = Sums::default();

@@ -106,9 +106,7 @@ impl Trace {
     pub fn totals(&mut self, slot: u16, driver: &Driver) -> Totals {
         let look = self.look(slot);
         let target = self.target(slot);
-        let kind = |site: u64| {
-            driver.kind(target.stack(site).map_or(&[], |stack| &stack.frames))
-        };
+        let kind = |site: u64| driver.kind(target.stack(site).map_or(&[], |stack| &stack.frames));
         let mut totals = Totals {
             inserted: look.counters.get(Counter::Inserted),
             removed: look.counters.get(Counter::Removed),
