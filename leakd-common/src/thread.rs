@@ -22,7 +22,8 @@ pub struct Call {
     /// realloc: the address of the block that was taken out of the ledger at
     /// entry; 0: none.
     pub pending_address: u64,
-    /// realloc: that block, to be put back should the call fail.
+    /// realloc: that block, to be put back should the call fail. Weight 0: it
+    /// was not in the ledger.
     pub pending: Block,
     /// The call around this one, in another object (an interposer): the
     /// address that holds its return address; 0: none.
@@ -33,7 +34,13 @@ pub struct Call {
     pub outer_cookie: u64,
     /// 1: an inner call in another object has done this call's work, so its
     /// return counts nothing.
-    pub delegated: u64,
+    pub delegated: u32,
+    /// Calls in the same object that this one ended in by jumps: they return
+    /// where it does, and before it. Without uprobe sessions only.
+    pub jumps: u16,
+    /// Calls around the outer one, in still other objects: nothing more is
+    /// known of them, and they count nothing.
+    pub forgotten: u16,
 }
 
 plain_data!(Call = 120);
@@ -53,5 +60,7 @@ impl Call {
         outer_return_address: 0,
         outer_cookie: 0,
         delegated: 0,
+        jumps: 0,
+        forgotten: 0,
     };
 }

@@ -69,12 +69,10 @@ pub fn process_exec(_context: TracePointContext) -> u32 {
     0
 }
 
-/// A thread ends: forget the call that it was in.
+/// A thread ends: forget the call that it was in, also where its process is
+/// not traced any more.
 #[tracepoint]
 pub fn process_exit(_context: TracePointContext) -> u32 {
-    let ids = bpf_get_current_pid_tgid();
-    if slot_of((ids >> 32) as u32).is_some() {
-        let _ = THREADS.remove(ids as u32);
-    }
+    let _ = THREADS.remove(bpf_get_current_pid_tgid() as u32);
     0
 }

@@ -77,12 +77,44 @@ fn call_of_thread(tid: u32) -> Option<*mut Call> {
     THREADS.get_ptr_mut(tid)
 }
 
-/// Whether a return probe has taken the place of the return address there: the
-/// call that it belongs to has not returned. The kernel's trampoline is the
-/// first instruction of a page of its own (kernel/events/uprobes.c, xol area).
+/// Whether the call with its return address at `outer` is still running, at
+/// the entry of a function further down the same stack.
 #[inline(always)]
-fn is_running(frame: u64) -> bool {
-    read_user::<u64>(frame).is_some_and(|address| address != 0 && address & 0xfff == 0)
+fn is_around(outer: u64, registers: Registers, slot: u32) -> bool {
+    let frame = registers.frame_at_entry();
+    // A return probe takes the place of the return address until the call
+    // returns. The kernel's trampoline is the first instruction of a page of
+    // its own (kernel/events/uprobes.c, xol area).
+    let hijacked = |address: u64| address != 0 && address & 0xfff == 0;
+    if outer < frame || outer - frame >= NESTING_BYTES || !read_user(outer).is_some_and(hijacked) {
+        return false;
+    }
+    if outer == frame {
+        return true;
+    }
+    // Where the call was left by longjmp, its place on the stack may be part of
+    // an array that has not been written to.
+    let (Some(config), Some(caller)) = (TARGETS.get(slot), read_user::<u64>(frame)) else {
+        return true;
+    };
+    let mut walk = Walk::at_return(
+        caller,
+        frame.wrapping_add(8),
+        registers.frame_pointer(),
+        config.tgid,
+        0,
+        0,
+        0,
+    );
+    opaque(unwind::is_left(&mut walk, outer)) == 0
+}
+
+/// Bytes of an array. A product that wraps to 0 is made 1: a realloc to 0 bytes
+/// frees the old block, one that overflows leaves it alone.
+#[inline(always)]
+fn product(count: u64, size: u64) -> u64 {
+    let bytes = count.wrapping_mul(size);
+    if bytes == 0 && count != 0 && size != 0 { 1 } else { bytes }
 }
 
 /// Handles the entry; true if the return is wanted. `optional_return`: the
@@ -105,15 +137,25 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
 
     call.outer_frame = if call.frame == 0 {
         0
-    } else if call.frame >= frame && call.frame - frame < NESTING_BYTES && is_running(call.frame) {
+    } else if is_around(call.frame, registers, slot) {
         // The same frame: the outer function has jumped to this one, as glibc's
         // realloc(NULL, n) does to malloc.
         let around = Cookie(call.cookie);
         if around.owner() == cookie.owner() || around.owner() == CUSTOM_OWNER {
             count(slot, Counter::Nested);
+            if call.frame == frame && !optional_return {
+                call.jumps += 1;
+            }
             return false;
         }
+        if call.pending.weight == 0 {
+            // The inner call knows whether the block was.
+            call.pending_address = 0;
+        }
         settle_pending(call, slot, true);
+        if call.outer_frame != 0 {
+            call.forgotten += 1;
+        }
         call.outer_return_address = call.return_address;
         call.outer_cookie = call.cookie;
         call.frame
@@ -121,6 +163,7 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
         // Left by longjmp, by an exception, or by a switch to another stack.
         settle_pending(call, slot, true);
         count(slot, Counter::LostUnpaired);
+        call.forgotten = 0;
         0
     };
     call.frame = 0;
@@ -128,17 +171,18 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
     let mut out_pointer = 0;
     let mut old = 0;
     let function = cookie.function();
-    // Products may wrap: such a call returns no block, so the size is not used.
+    // Products may wrap: such a call returns no block. Only whether the size is
+    // 0 matters then, see `product`.
     let size = if function == Function::Malloc as u8 || function == Function::Valloc as u8 {
         registers.argument(1)
     } else if function == Function::Calloc as u8 {
-        registers.argument(1).wrapping_mul(registers.argument(2))
+        product(registers.argument(1), registers.argument(2))
     } else if function == Function::Realloc as u8 {
         old = registers.argument(1);
         registers.argument(2)
     } else if function == Function::Reallocarray as u8 {
         old = registers.argument(1);
-        registers.argument(2).wrapping_mul(registers.argument(3))
+        product(registers.argument(2), registers.argument(3))
     } else if function == Function::Memalign as u8 {
         registers.argument(2)
     } else if function == Function::PosixMemalign as u8 {
@@ -148,7 +192,7 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
         let place = cookie.arguments();
         out_pointer = registers.argument(place.pointer);
         let size = registers.argument(place.size);
-        if place.count == 0 { size } else { size.wrapping_mul(registers.argument(place.count)) }
+        if place.count == 0 { size } else { product(size, registers.argument(place.count)) }
     };
 
     let weight = weight(slot, size);
@@ -162,12 +206,18 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
     if old != 0 {
         take_old(call, slot, old, cookie);
     }
-    call.return_address = read_user::<u64>(frame).unwrap_or(0);
+    // A call that was jumped to returns where the one around it does.
+    call.return_address = if frame == call.outer_frame {
+        call.outer_return_address
+    } else {
+        read_user::<u64>(frame).unwrap_or(0)
+    };
     call.size = size;
     call.out_pointer = out_pointer;
     call.cookie = cookie.0;
     call.weight = u64::from(weight);
     call.delegated = 0;
+    call.jumps = 0;
     call.frame = frame;
     true
 }
@@ -185,22 +235,30 @@ fn take_old(call: &mut Call, slot: u32, address: u64, cookie: Cookie) {
             }
         }
         Some(_) => {}
-        None => count(slot, Counter::UnknownFrees),
+        None => {
+            call.pending.weight = 0;
+            call.pending_address = address;
+        }
     }
 }
 
-/// Decides the fate of the block that realloc took out of the ledger.
+/// Decides the fate of the block that realloc took out of the ledger, or that
+/// was not in it (weight 0).
 #[inline(always)]
 fn settle_pending(call: &mut Call, slot: u32, freed: bool) {
     if call.pending_address == 0 {
         return;
     }
-    if let Some(blocks) = Blocks::of(slot) {
-        let block = call.pending;
+    if call.pending.weight == 0 {
         if freed {
+            count(slot, Counter::UnknownFrees);
+        }
+    } else if let Some(blocks) = Blocks::of(slot) {
+        let block = call.pending;
+        if freed || !blocks.insert(call.pending_address, &block) {
+            // Where another thread has taken its room, it is lost and leaves
+            // the site's totals, too.
             blocks.account_freed(&block);
-        } else {
-            blocks.insert(call.pending_address, &block);
         }
     }
     call.pending_address = 0;
@@ -218,10 +276,18 @@ fn leave(registers: Registers, cookie: Cookie) {
     // SAFETY: as in `enter`.
     let call = unsafe { &mut *call };
     if call.frame != registers.frame_at_return() {
+        if call.frame == 0 && call.forgotten != 0 {
+            call.forgotten -= 1;
+            return;
+        }
         // Without sessions, an inner call that does not count returns here too.
         if call.frame == 0 || Cookie(call.cookie).owner() != cookie.owner() {
             count(slot, Counter::LostUnpaired);
         }
+        return;
+    }
+    if call.jumps != 0 {
+        call.jumps -= 1;
         return;
     }
     call.frame = 0;

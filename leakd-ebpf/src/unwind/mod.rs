@@ -145,3 +145,32 @@ pub extern "C" fn walk_into(walk: *mut Walk, frames: *mut Frames) -> u64 {
     state.depth = depth;
     0
 }
+
+/// Frames that lie between a call of an allocator and one inside it, at most.
+const INNER_FRAMES: u32 = 32;
+
+/// Walks outwards until the frame that has its return address at `frame`, or
+/// past it: 1 if there is no such frame, 0 if there is or if the tables do not
+/// lead so far.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_left(walk: *mut Walk, frame: u64) -> u64 {
+    if walk.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier checks that it is a whole Walk.
+    let state = unsafe { &mut *walk };
+    let mut count = 0u32;
+    while count < INNER_FRAMES {
+        // A step by the frame pointer may skip frames.
+        if opaque(step(walk)) != GO_ON || state.frame_pointer_steps != 0 {
+            return 0;
+        }
+        let at = state.stack.wrapping_sub(8);
+        if at >= frame {
+            return u64::from(at != frame);
+        }
+        count += 1;
+    }
+    0
+}

@@ -22,6 +22,7 @@ pub struct Ledger {
     sites: OwnedFd,
     slots: OwnedFd,
     sampling: OwnedFd,
+    threads: OwnedFd,
     used: [bool; TARGETS],
 }
 
@@ -50,6 +51,7 @@ impl Ledger {
             sites: map("SITES")?,
             slots: map("SLOTS")?,
             sampling: map("SAMPLING")?,
+            threads: map("THREADS")?,
             used: [false; TARGETS],
         })
     }
@@ -81,12 +83,26 @@ impl Ledger {
         let key = u32::from(slot).to_ne_bytes();
         let zero = vec![0u8; COUNTERS * 8 * sys::possible_cpus()?];
         sys::map_update(self.counters.as_fd(), &key, &zero, 0)?;
+        self.forget_calls(tgid)?;
         self.write_config(slot, &TargetConfig { tgid, ..TargetConfig::default() })?;
         sys::map_update(self.blocks.as_fd(), &key, &blocks.as_raw_fd().to_ne_bytes(), 0)?;
         sys::map_update(self.sites.as_fd(), &key, &sites.as_raw_fd().to_ne_bytes(), 0)?;
         sys::map_update(self.slots.as_fd(), &tgid.to_ne_bytes(), &key, 0)?;
         self.used[free] = true;
         Ok(SlotMaps { slot, blocks, sites, quota, tgid })
+    }
+
+    /// Forgets the calls that threads were in when an earlier trace of the same
+    /// process ended.
+    fn forget_calls(&self, tgid: u32) -> io::Result<()> {
+        // That it has gone is for others to find out.
+        let threads = std::fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten();
+        for thread in threads.flatten() {
+            if let Some(Ok(thread)) = thread.file_name().to_str().map(str::parse::<u32>) {
+                sys::map_delete(self.threads.as_fd(), &thread.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives a slot back. Its links must be gone.

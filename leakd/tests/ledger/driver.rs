@@ -78,20 +78,29 @@ impl Driver {
         self.child.id()
     }
 
-    /// The call site that a return address lies in. An address outside of all
-    /// of them is strdup's, in the C library.
-    pub fn kind_at(&self, address: u64) -> Kind {
+    /// The call site that a stack, innermost frame first, comes from. A stack
+    /// that leads through none of them begins in the C library's strdup and
+    /// could not be walked any further.
+    pub fn kind(&self, stack: &[u64]) -> Kind {
+        stack.iter().find_map(|address| self.kind_at(*address)).unwrap_or(Kind::Strdup)
+    }
+
+    fn kind_at(&self, address: u64) -> Option<Kind> {
         /// No call site is longer.
         const SITE_BYTES: u64 = 96;
         let index = self.sites.partition_point(|(begin, _)| *begin <= address);
-        match index.checked_sub(1).map(|index| self.sites[index]) {
-            Some((begin, kind)) if address - begin < SITE_BYTES => kind,
-            _ => Kind::Strdup,
-        }
+        let (begin, kind) = self.sites[index.checked_sub(1)?];
+        (address - begin < SITE_BYTES).then_some(kind)
     }
 
     /// Does these operations, which get the numbers from `first` on.
     pub fn run(&mut self, first: usize, operations: &[Operation]) -> Vec<Outcome> {
+        self.begin(first, operations);
+        self.finish(first, operations.len())
+    }
+
+    /// Starts doing these operations.
+    pub fn begin(&mut self, first: usize, operations: &[Operation]) {
         let end = first + operations.len();
         assert!(end <= OPERATIONS, "too many operations: {end}");
         let number = |operation: Option<usize>| operation.map_or(0, |number| number as u64 + 1);
@@ -103,15 +112,18 @@ impl Driver {
             })
             .flat_map(u64::to_ne_bytes)
             .collect();
-        let outcomes = OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES;
         let blank = vec![0u8; operations.len() * OUTCOME_BYTES as usize];
         self.write(OPERATIONS_BEGIN + first as u64 * OPERATION_BYTES, &told);
-        self.write(outcomes, &blank);
+        self.write(OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES, &blank);
         self.write(0, &[(first as u64).to_ne_bytes(), (end as u64).to_ne_bytes()].concat());
         let order = self.child.stdin.as_mut().expect("stdin is a pipe").write_all(b"g");
         order.expect("the driver has ended");
+    }
+
+    /// Waits until `count` operations, numbered from `first` on, are done.
+    pub fn finish(&mut self, first: usize, count: usize) -> Vec<Outcome> {
         self.answer();
-        self.words(outcomes, 3 * operations.len())
+        self.words(OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES, 3 * count)
             .chunks_exact(3)
             .map(|words| {
                 assert_eq!(words[2], 1, "the driver left an operation out");

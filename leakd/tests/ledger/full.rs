@@ -51,10 +51,12 @@ fn keeps_the_old_and_counts_the_lost(quota: u32) {
     let quota = u64::from(quota);
     let mut full = Full::start(quota as u32);
     // The old ones, which fill it, ...
-    let old: Vec<_> = (0..quota).map(|_| Operation { extra: 1, ..Operation::new(Kind::Calloc, 0, 48) }).collect();
+    let old: Vec<_> =
+        (0..quota).map(|_| Operation { extra: 1, ..Operation::new(Kind::Calloc, 0, 48) }).collect();
     let (old, _) = full.run(&old);
     // ... and those that find no room.
-    let late: Vec<_> = (0..4 * quota).map(|number| Operation::new(Kind::Malloc, 0, 1 + number)).collect();
+    let late: Vec<_> =
+        (0..4 * quota).map(|number| Operation::new(Kind::Malloc, 0, 1 + number)).collect();
     let (late, _) = full.run(&late);
     let late_bytes: u64 = (1..=4 * quota).sum();
 
@@ -142,12 +144,12 @@ fn threads_at_the_limit() {
     const QUOTA: u64 = 1000;
     const BLOCKS: u64 = 5000;
     let mut full = Full::start(QUOTA as u32);
-    let blocks: Vec<_> =
-        (0..BLOCKS).map(|number| Operation::new(Kind::Malloc, number % THREADS, 1 + number)).collect();
+    let blocks: Vec<_> = (0..BLOCKS)
+        .map(|number| Operation::new(Kind::Malloc, number % THREADS, 1 + number))
+        .collect();
     full.run(&blocks);
     let counters = full.trace.counters(full.slot);
-    let (inserted, lost) =
-        (counters.get(Counter::Inserted), counters.get(Counter::LostLedgerFull));
+    let (inserted, lost) = (counters.get(Counter::Inserted), counters.get(Counter::LostLedgerFull));
     assert_eq!(inserted + lost, BLOCKS);
     let cpus = std::thread::available_parallelism().expect("a number of CPUs").get() as u64;
     assert!((QUOTA..=QUOTA + cpus).contains(&inserted), "{inserted} blocks in the ledger");
@@ -169,7 +171,8 @@ fn threads_at_the_limit() {
 fn failed_resizes_at_the_limit() {
     const QUOTA: u64 = 200;
     let mut full = Full::start(QUOTA as u32);
-    let old: Vec<_> = (0..QUOTA).map(|_| Operation { extra: 1, ..Operation::new(Kind::Calloc, 0, 48) }).collect();
+    let old: Vec<_> =
+        (0..QUOTA).map(|_| Operation { extra: 1, ..Operation::new(Kind::Calloc, 0, 48) }).collect();
     let (mut old, _) = full.run(&old);
     for _ in 0..20 {
         let calls: Vec<_> = (0..2 * QUOTA)
@@ -179,7 +182,9 @@ fn failed_resizes_at_the_limit() {
             })
             .collect();
         let (first, _) = full.run(&calls);
-        let again: Vec<_> = (0..QUOTA as usize).map(|number| resize(first + 2 * number + 1, u64::MAX / 2)).collect();
+        let again: Vec<_> = (0..QUOTA as usize)
+            .map(|number| resize(first + 2 * number + 1, u64::MAX / 2))
+            .collect();
         (old, _) = full.run(&again);
         let totals = full.totals();
         for (kind, site) in &totals.sites {

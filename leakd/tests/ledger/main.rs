@@ -9,7 +9,8 @@
 //! | `sequences` | random interleavings, for each allocator and probe method |
 //! | `sampled` | sums of weights estimate the truth; frees cancel exactly |
 //! | `full` | a full ledger keeps what is old and counts what is lost |
-//! | `interposed` | allocators in front of allocators; calls left by longjmp |
+//! | `interposed` | allocators in front of allocators |
+//! | `left` | calls that never return |
 //!
 //! Needs root, uprobes, a C compiler and Debian's libjemalloc2,
 //! libtcmalloc-minimal4 and libmimalloc2.0; fails, saying so, where one of
@@ -18,9 +19,11 @@
 mod driver;
 mod full;
 mod interposed;
+mod left;
 mod model;
 mod operation;
 mod programs;
 mod sampled;
 mod sequences;
+mod session;
 mod trace;

@@ -2,13 +2,14 @@
 //! returned.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::Range;
 
 use super::driver::Outcome;
 use super::operation::{Kind, Operation};
 
 /// What happened at the call site of one kind of call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SiteTotals {
     pub allocated_blocks: u64,
     pub allocated_bytes: u64,
@@ -17,10 +18,24 @@ pub struct SiteTotals {
 }
 
 /// Blocks and their bytes that are in the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outstanding {
     pub blocks: u64,
     pub bytes: u64,
+}
+
+impl fmt::Debug for SiteTotals {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { allocated_blocks, allocated_bytes, freed_blocks, freed_bytes } = self;
+        write!(to, "allocated {allocated_blocks} blocks, {allocated_bytes} bytes; ")?;
+        write!(to, "freed {freed_blocks} blocks, {freed_bytes} bytes")
+    }
+}
+
+impl fmt::Debug for Outstanding {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "outstanding {} blocks, {} bytes", self.blocks, self.bytes)
+    }
 }
 
 /// All that is compared.
@@ -39,13 +54,46 @@ pub struct Totals {
     pub faults: BTreeMap<&'static str, u64>,
 }
 
-/// What allocators do differently in ways that a tracer sees.
-#[derive(Clone, Copy, Debug)]
+impl Totals {
+    /// The same, with all call sites taken for one.
+    pub fn without_sites(mut self) -> Self {
+        let mut sites = SiteTotals::default();
+        for site in std::mem::take(&mut self.sites).into_values() {
+            sites.allocated_blocks += site.allocated_blocks;
+            sites.allocated_bytes += site.allocated_bytes;
+            sites.freed_blocks += site.freed_blocks;
+            sites.freed_bytes += site.freed_bytes;
+        }
+        let mut outstanding = Outstanding::default();
+        for of_site in std::mem::take(&mut self.outstanding).into_values() {
+            outstanding.blocks += of_site.blocks;
+            outstanding.bytes += of_site.bytes;
+        }
+        self.sites.insert(Kind::Malloc, sites);
+        self.outstanding.insert(Kind::Malloc, outstanding);
+        self
+    }
+}
+
+/// What a tracer sees that is not in the meaning of the calls.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
     /// A reallocarray whose product overflows is seen to fail. (glibc's has
     /// no probe: it only passes calls on to realloc, and does not pass on
     /// these.)
     pub overflow_is_seen: bool,
+    /// Allocators in front of the one that has the memory. Each of them that
+    /// is handed an address that is in no ledger counts a free of an unknown
+    /// block.
+    pub interposers: u64,
+    /// Of these, the ones up to the last that keeps a header in front of each
+    /// block: they do not know blocks by the addresses that are in the ledger.
+    pub blind: u64,
+    /// Bytes of that header.
+    pub header: u64,
+    /// The interposer keeps some blocks that it is to free; see
+    /// `interposer.c`.
+    pub swallows: bool,
 }
 
 /// What an operation left behind.
@@ -53,8 +101,14 @@ pub struct Habits {
 enum Held {
     Nothing,
     /// A block from before the attach.
-    Unknown,
-    Known { kind: Kind, size: u64 },
+    Unknown {
+        address: u64,
+    },
+    Known {
+        address: u64,
+        kind: Kind,
+        size: u64,
+    },
 }
 
 /// The model of one process's heap.
@@ -66,45 +120,62 @@ pub struct Model {
 }
 
 impl Model {
-    /// An empty ledger. Operations that it is not told of happened before the
-    /// attach.
-    pub fn new(habits: Habits) -> Self {
-        Self { habits, held: HashMap::new(), totals: Totals::default() }
+    /// An empty ledger; what came of the operations before the attach,
+    /// numbered from 0.
+    pub fn new(habits: Habits, before: &[Outcome]) -> Self {
+        let unknown = |outcome: &Outcome| Held::Unknown { address: outcome.live };
+        let held = before.iter().map(unknown).enumerate().collect();
+        Self { habits, held, totals: Totals::default() }
     }
 
     /// Takes note of operations, numbered from `first` on.
     pub fn perform(&mut self, first: usize, operations: &[Operation], outcomes: &[Outcome]) {
         for (index, (operation, outcome)) in operations.iter().zip(outcomes).enumerate() {
-            let held = self.step(operation, outcome);
+            let held = self.step(operation, outcome.address);
             let nothing = matches!(held, Held::Nothing);
             assert_eq!(nothing, outcome.live == 0, "model and driver differ: {operation:?}");
             self.held.insert(first + index, held);
         }
     }
 
-    fn step(&mut self, operation: &Operation, outcome: &Outcome) -> Held {
-        let source = match operation.source {
-            Some(source) => self.held.insert(source, Held::Nothing).unwrap_or(Held::Unknown),
-            None => Held::Nothing,
-        };
+    /// A call that returned `address`.
+    fn step(&mut self, operation: &Operation, address: u64) -> Held {
+        let source = operation
+            .source
+            .and_then(|source| self.held.insert(source, Held::Nothing))
+            .unwrap_or(Held::Nothing);
         let Operation { kind, size, extra, .. } = *operation;
         match kind {
             Kind::Free => {
-                self.freed(source);
+                self.given_back(source);
                 Held::Nothing
             }
-            Kind::Realloc => self.resized(kind, Some(size), source, outcome.address),
-            Kind::Reallocarray => {
-                self.resized(kind, extra.checked_mul(size), source, outcome.address)
-            }
-            _ if outcome.address == 0 => {
+            Kind::Realloc => self.resized(kind, Some(size), source, address),
+            Kind::Reallocarray => self.resized(kind, extra.checked_mul(size), source, address),
+            _ if address == 0 => {
                 self.totals.failed += 1;
                 Held::Nothing
             }
             // A product that overflows gives no block.
-            Kind::Calloc => self.allocated(kind, extra * size),
-            _ => self.allocated(kind, size),
+            Kind::Calloc => self.allocated(kind, extra * size, address),
+            _ => self.allocated(kind, size, address),
         }
+    }
+
+    /// By free().
+    fn given_back(&mut self, held: Held) {
+        let address = match held {
+            Held::Nothing => return,
+            Held::Unknown { address } | Held::Known { address, .. } => address,
+        };
+        let unknown = matches!(held, Held::Unknown { .. });
+        if self.habits.swallows && address / 16 % 3 == 0 {
+            self.totals.unknown_frees += u64::from(unknown);
+            return;
+        }
+        let Habits { interposers, blind, .. } = self.habits;
+        self.totals.unknown_frees += if unknown { interposers } else { blind };
+        self.freed(held);
     }
 
     /// `size`: `None` if the product overflowed.
@@ -112,10 +183,16 @@ impl Model {
         match size {
             Some(size) if address != 0 => {
                 self.freed(source);
-                self.allocated(kind, size)
+                self.allocated(kind, size, address)
             }
             Some(0) => {
                 self.totals.failed += 1;
+                if self.habits.header > 0 && !matches!(source, Held::Nothing) {
+                    // The one with the header calls free instead.
+                    let behind = self.habits.interposers - self.habits.blind;
+                    let unknown = matches!(source, Held::Unknown { .. });
+                    self.totals.unknown_frees += 1 + if unknown { behind } else { 0 };
+                }
                 self.freed(source);
                 Held::Nothing
             }
@@ -131,7 +208,8 @@ impl Model {
         }
     }
 
-    fn allocated(&mut self, kind: Kind, size: u64) -> Held {
+    fn allocated(&mut self, kind: Kind, size: u64, address: u64) -> Held {
+        let size = size + self.habits.header;
         self.totals.inserted += 1;
         let site = self.totals.sites.entry(kind).or_default();
         site.allocated_blocks += 1;
@@ -139,14 +217,15 @@ impl Model {
         let outstanding = self.totals.outstanding.entry(kind).or_default();
         outstanding.blocks += 1;
         outstanding.bytes += size;
-        Held::Known { kind, size }
+        Held::Known { address, kind, size }
     }
 
+    /// By the allocator that has the memory.
     fn freed(&mut self, held: Held) {
         match held {
             Held::Nothing => {}
-            Held::Unknown => self.totals.unknown_frees += 1,
-            Held::Known { kind, size } => {
+            Held::Unknown { .. } => self.totals.unknown_frees += 1,
+            Held::Known { kind, size, .. } => {
                 self.totals.removed += 1;
                 let site = self.totals.sites.entry(kind).or_default();
                 site.freed_blocks += 1;

@@ -44,7 +44,7 @@ impl Kind {
 }
 
 /// Which block a call is given.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// NULL.
     Null,
@@ -82,11 +82,19 @@ impl fmt::Debug for Step {
     }
 }
 
-/// What the allocators' authors left undefined and one of them crashes on.
+/// What is drawn at random, and what not.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// memalign and aligned_alloc take alignments that are no power of two.
+    /// memalign and aligned_alloc, with alignments that are no power of two,
+    /// too.
     pub odd_alignments: bool,
+    /// The functions that align.
+    pub aligned: bool,
+}
+
+impl Limits {
+    /// Everything is called.
+    pub const NONE: Self = Self { odd_alignments: true, aligned: true };
 }
 
 /// No machine has that much; the products of some wrap to small numbers, or
@@ -121,7 +129,8 @@ fn array() -> impl Strategy<Value = (u64, u64)> {
 fn alignment(odd: bool) -> impl Strategy<Value = u64> {
     let power = (3..13u32).prop_map(|power| 1u64 << power);
     if odd {
-        prop_oneof![10 => power, 1 => prop::sample::select(vec![0u64, 1, 2, 3, 24, 48, 1000])].boxed()
+        prop_oneof![10 => power, 1 => prop::sample::select(vec![0u64, 1, 2, 3, 24, 48, 1000])]
+            .boxed()
     } else {
         power.boxed()
     }
@@ -143,21 +152,28 @@ pub fn step(limits: Limits) -> impl Strategy<Value = Step> {
             .prop_map(move |(alignment, size)| (kind, size, alignment, Source::Null))
     };
     let odd = limits.odd_alignments;
+    let align = |weight: u32| if limits.aligned { weight } else { 0 };
+    // Those that may be left out come last: shrinking goes to the front.
     let call = prop_oneof![
+        24 => source().prop_map(|from| (Kind::Free, 0, 0, from)),
         14 => plain(Kind::Malloc),
         5 => array().prop_map(|(count, size)| (Kind::Calloc, size, count, Source::Null)),
         10 => (size_or_huge(), source()).prop_map(|(size, from)| (Kind::Realloc, size, 0, from)),
         5 => (array(), source())
             .prop_map(|((count, size), from)| (Kind::Reallocarray, size, count, from)),
-        2 => aligned(Kind::Memalign, odd),
-        2 => aligned(Kind::AlignedAlloc, odd),
-        4 => aligned(Kind::PosixMemalign, true),
-        2 => plain(Kind::Valloc),
         3 => (1..2_000u64).prop_map(|size| (Kind::Strdup, size, 0, Source::Null)),
-        24 => source().prop_map(|from| (Kind::Free, 0, 0, from)),
+        align(2) => aligned(Kind::Memalign, odd),
+        align(2) => aligned(Kind::AlignedAlloc, odd),
+        align(4) => aligned(Kind::PosixMemalign, true),
+        align(2) => plain(Kind::Valloc),
     ];
-    (0..THREADS as u8, call)
-        .prop_map(|(thread, (kind, size, extra, source))| Step { thread, kind, size, extra, source })
+    (0..THREADS as u8, call).prop_map(|(thread, (kind, size, extra, source))| Step {
+        thread,
+        kind,
+        size,
+        extra,
+        source,
+    })
 }
 
 /// One call, as the driver is told. Operations are numbered from 0 by their

@@ -15,10 +15,10 @@ pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
     let program = folder.join(format!("{source}.{}.{number}", std::process::id()));
     let output = Command::new("cc")
         .args(["-O2", "-Wall", "-Wextra", "-fno-builtin", "-pthread"])
-        .args(flags)
         .arg("-o")
         .arg(&program)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ledger/programs").join(source))
+        .args(flags) // behind the source: libraries may be among them
         .output()
         .unwrap_or_else(|error| panic!("cannot start cc to compile {source}: {error}"));
     let messages = String::from_utf8_lossy(&output.stderr);

@@ -106,10 +106,7 @@ impl Trace {
     pub fn totals(&mut self, slot: u16, driver: &Driver) -> Totals {
         let look = self.look(slot);
         let target = self.target(slot);
-        let kind = |site: u64| {
-            let innermost = target.stack(site).and_then(|stack| stack.frames.first());
-            driver.kind_at(innermost.copied().unwrap_or(0))
-        };
+        let kind = |site: u64| driver.kind(target.stack(site).map_or(&[], |stack| &stack.frames));
         let mut totals = Totals {
             inserted: look.counters.get(Counter::Inserted),
             removed: look.counters.get(Counter::Removed),

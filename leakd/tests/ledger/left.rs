@@ -1,0 +1,117 @@
+//! Calls that never return: left by longjmp, or by leakd, which detaches in
+//! mid-call. What comes after them must be seen all the same.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use leakd::bpf::features::ProbeMethod;
+use leakd::engine::Settings;
+use leakd_common::target::Counter;
+
+use super::driver::Driver;
+use super::interposed::plain_with_calls;
+use super::model::{Habits, Model};
+use super::operation::{Kind, Operation, THREADS};
+use super::programs;
+use super::session::compare;
+use super::trace::{QUOTA, Trace};
+
+/// Scenarios of `leave.c`.
+const SCENARIOS: [&str; 4] = [
+    "at the same place",
+    "further up the stack",
+    "further down, the left call's place written to",
+    "further down, the left call's place as it was",
+];
+
+/// Check that blocks are counted after a call was left by longjmp, wherever on
+/// the stack they are asked for, and that what was lost is said: one entry
+/// without its return.
+#[test]
+fn by_longjmp() {
+    let interposer = plain_with_calls();
+    let program = programs::compile("leave.c", &[interposer.to_str().expect("a plain path")]);
+    for method in [ProbeMethod::Session, ProbeMethod::Multi] {
+        let mut trace = Trace::start(Settings {
+            quota: QUOTA,
+            method_limit: Some(method),
+            ..Settings::default()
+        });
+        for (scenario, name) in SCENARIOS.iter().enumerate() {
+            // Before and after the interposer has passed the call on; then the
+            // block that was allocated and freed is seen, too.
+            for (when, passed_on) in [("1", 0), ("2", 1)] {
+                let mut child = Command::new(&program)
+                    .args([&scenario.to_string(), when])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .expect("cannot start the program");
+                let mut answers = child.stdout.take().expect("stdout is a pipe");
+                let mut answer = || answers.read_exact(&mut [0]).expect("it has ended");
+                answer();
+                let slot = trace.attach(child.id());
+                let mut orders = child.stdin.take().expect("stdin is a pipe");
+                orders.write_all(b"g").expect("it has ended");
+                answer();
+                let look = trace.look(slot);
+                drop(orders);
+                let status = child.wait().expect("it can be waited for");
+                assert!(status.success(), "{name}: {status}");
+                trace.detach(slot);
+
+                let counters = [
+                    Counter::Inserted,
+                    Counter::Removed,
+                    Counter::UnknownFrees,
+                    Counter::LostUnpaired,
+                ]
+                .map(|counter| look.counters.get(counter));
+                let expected = [10 + passed_on, passed_on, 0, 1];
+                let what = format!("{name}, passed on: {passed_on}, {method:?}");
+                assert_eq!(counters, expected, "{what}: {look:#?}");
+                let bytes: u64 = look.sites.values().map(|site| site.outstanding_bytes()).sum();
+                assert_eq!(bytes, 1000, "{what}");
+            }
+        }
+    }
+}
+
+/// Check that a trace is exact although an earlier one of the same process
+/// ended while its threads were in calls of the allocator.
+#[test]
+fn by_detaching() {
+    const CALLS: u64 = 12_000;
+    let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
+    let mut driver = Driver::start(&[]);
+    // Each thread: calloc, resize it, free it; large enough to take a while.
+    let busy: Vec<Operation> = (0..CALLS)
+        .map(|number| {
+            let source = (number % 3 != 0).then(|| number as usize - 1);
+            let kind = [Kind::Calloc, Kind::Realloc, Kind::Free][(number % 3) as usize];
+            let thread = number / 3 % THREADS;
+            let size = 60_000 + number % 3 * 100_000;
+            Operation { source, extra: 1, ..Operation::new(kind, thread, size) }
+        })
+        .collect();
+    let exact: Vec<Operation> = (0..400)
+        .map(|number| Operation::new(Kind::Malloc, number, 1 + number))
+        .chain((0..300).map(Operation::free))
+        .collect();
+    for _ in 0..20 {
+        driver.begin(0, &busy);
+        let slot = trace.attach(driver.pid());
+        trace.detach(slot);
+        driver.finish(0, busy.len());
+
+        let slot = trace.attach(driver.pid());
+        let outcomes = driver.run(0, &exact);
+        let mut model = Model::new(Habits::default(), &[]);
+        model.perform(0, &exact, &outcomes);
+        let seen = trace.totals(slot, &driver);
+        let difference = compare("after an interrupted trace", &model.totals(), &seen);
+        trace.detach(slot);
+        difference.unwrap_or_else(|difference| panic!("{difference}"));
+        driver.run(exact.len(), &(300..400).map(Operation::free).collect::<Vec<_>>());
+    }
+}
