@@ -94,14 +94,14 @@ impl TargetCounters {
     /// Allocations that were seen, whether they could be kept or not.
     pub const fn allocations(&self) -> u64 {
         self.get(Counter::Inserted)
-            + self.get(Counter::SampledOut)
-            + self.get(Counter::LostLedgerFull)
-            + self.get(Counter::LostNoMemory)
+            .saturating_add(self.get(Counter::SampledOut))
+            .saturating_add(self.get(Counter::LostLedgerFull))
+            .saturating_add(self.get(Counter::LostNoMemory))
     }
 
     /// Frees that were seen.
     pub const fn frees(&self) -> u64 {
-        self.get(Counter::Removed) + self.get(Counter::UnknownFrees)
+        self.get(Counter::Removed).saturating_add(self.get(Counter::UnknownFrees))
     }
 }
 
