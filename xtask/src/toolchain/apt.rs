@@ -99,7 +99,8 @@ fn is_installed(package: &str) -> bool {
     query.output().is_ok_and(|output| output.stdout.starts_with(b"installed"))
 }
 
-/// Keeps a service from starting at the next boot.
+/// Keeps a service from starting at the next boot. Done with Debian's own tool,
+/// which is there without systemd, too: systemd may be installed later.
 fn disable(service: &Service) -> Result<()> {
     let wanted = Path::new("/etc/systemd/system/multi-user.target.wants").join(service.unit);
     if !wanted.is_symlink() {
@@ -108,7 +109,7 @@ fn disable(service: &Service) -> Result<()> {
     let unit = service.unit;
     say!("{unit} is not needed as a service: not enabled");
     let reason = format!("keep {unit} from starting at the next boot");
-    process::run(process::as_root("systemctl", &[], &reason)?.args(["--quiet", "disable", unit]))
+    process::run(process::as_root("deb-systemd-helper", &[], &reason)?.args(["disable", unit]))
 }
 
 fn parse_candidate(policy: &str) -> Option<String> {
