@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use leakd::engine::Engine;
 use leakd::engine::target::SeenFrom;
+use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 use crate::figure::{Figure, Goal};
-use crate::kernel_memory;
+use crate::kernel_memory::Group;
 use crate::leakctl;
 use crate::target::Program;
 
@@ -25,7 +26,7 @@ pub fn run(program: &Program, engine: &mut Engine, rounds: u32) -> Result<Vec<Fi
     let mut figures = Vec::new();
     for sites in SITES {
         eprint!("\rlook at a million blocks, {sites} call sites ");
-        figures.push(look(program, engine, sites, rounds)?);
+        figures.extend(look(program, engine, sites, rounds)?);
     }
     eprintln!();
     for sites in SITES {
@@ -40,22 +41,32 @@ fn place(sites: u32) -> String {
     if sites == 1 { "1 site".to_owned() } else { format!("{sites} sites") }
 }
 
-fn look(program: &Program, engine: &mut Engine, sites: u32, rounds: u32) -> Result<Figure> {
+fn look(program: &Program, engine: &mut Engine, sites: u32, rounds: u32) -> Result<Vec<Figure>> {
     let mut target = program.start()?;
     let slot = engine.attach(target.pid(), SeenFrom::Attach)?;
     target.leak(BLOCKS, sites)?;
-    let mut seconds = Vec::new();
+    let (mut elapsed, mut processor) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), thread_time()?);
         let traced = engine.target(slot).context("the target has gone")?;
         let look = engine.look(traced, Some(Duration::ZERO))?;
-        seconds.push(start.elapsed().as_secs_f64());
+        elapsed.push(start.elapsed().as_secs_f64());
+        processor.push((thread_time()? - used).as_secs_f64());
         let seen: u64 = look.blocks.iter().flatten().map(|(_, site)| site.aged_blocks).sum();
         complete(seen)?;
     }
     engine.detach(slot);
     while engine.try_next().is_some() {}
-    Ok(Figure::new(format!("{}: look", place(sites)), "s", Goal::AtMost(0.5), &seconds))
+    let name = |what: &str| format!("{}: {what}", place(sites));
+    Ok(vec![
+        Figure::new(name("look"), "s", Goal::AtMost(0.5), &elapsed),
+        Figure::new(name("look, CPU time"), "s", Goal::None, &processor),
+    ])
+}
+
+/// CPU time that this thread has used.
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// A figure for part of the blocks would be a lie.
@@ -67,36 +78,39 @@ fn complete(seen: u64) -> Result<()> {
 
 fn memory(program: &Program, sites: u32) -> Result<Vec<Figure>> {
     let directory = TempDir::with_prefix("leakd-bench-")?;
+    let group = Group::make();
+    let charged = || group.as_ref().map(Group::bytes).transpose();
     let mut target = program.start()?;
-    let before = kernel_memory::now()?;
-    let running = leakctl::Running::start(target.pid(), &directory.path().join("report.json"))?;
-    let attached = kernel_memory::now()?;
+    let report = directory.path().join("report.json");
+    let running = leakctl::Running::start(target.pid(), &report, group.as_ref())?;
+    let empty = charged()?;
     target.leak(BLOCKS, sites)?;
-    let full = kernel_memory::now()?;
+    let full = charged()?;
     let ended = running.end()?;
     let report = ended.report.targets.first().context("the report has no target")?;
     complete(report.outstanding.blocks)?;
-    let megabytes = |name: &str, goal, bytes: f64| {
-        Figure::new(format!("{}: {name}", place(sites)), "MB", goal, &[bytes / MEGABYTE])
-    };
-    let stated = report.coverage.table_bytes as f64;
-    let blocks = full.since(attached);
-    Ok(vec![
+
+    let name = |what: &str| format!("{}: {what}", place(sites));
+    let megabytes =
+        |what: &str, goal, bytes: f64| Figure::new(name(what), "MB", goal, &[bytes / MEGABYTE]);
+    let mut figures = vec![
         megabytes("leakctl's peak RSS", Goal::AtMost(150.0), ended.peak_bytes as f64),
-        Figure::new(
-            format!("{}: Ctrl-C to the end", place(sites)),
-            "s",
+        megabytes("tables, as reported", Goal::None, report.coverage.table_bytes as f64),
+    ];
+    match (empty, full) {
+        (Some(empty), Some(full)) => {
+            let each = (full as f64 - empty as f64) / f64::from(BLOCKS);
+            figures.push(megabytes("kernel memory, charged", Goal::None, full as f64));
+            figures.push(megabytes("of it, before the blocks", Goal::None, empty as f64));
+            figures.push(Figure::new(name("each block"), "B", Goal::None, &[each]));
+        }
+        _ => figures.push(Figure::missing(
+            name("kernel memory, charged"),
             Goal::None,
-            &[ended.duration.as_secs_f64()],
-        ),
-        megabytes("tables, as stated", Goal::None, stated),
-        megabytes("kernel memory, really", Goal::None, full.since(before)),
-        megabytes("of it before the blocks", Goal::None, attached.since(before)),
-        Figure::new(
-            format!("{}: each block", place(sites)),
-            "B",
-            Goal::None,
-            &[blocks / f64::from(BLOCKS)],
-        ),
-    ])
+            "no cgroup that accounts for it",
+        )),
+    }
+    let seconds = ended.duration.as_secs_f64();
+    figures.push(Figure::new(name("Ctrl-C to the end"), "s", Goal::None, &[seconds]));
+    Ok(figures)
 }

@@ -1,53 +1,74 @@
-//! Memory that the kernel uses for what BPF maps are made of.
+//! Memory that the kernel uses on behalf of a process: what its cgroup is
+//! charged for. BPF maps are charged to the cgroup of who made them, so this
+//! tells what leakd's tables really take, whatever else the machine does.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
 
 use anyhow::{Context, Result};
 
-/// Bytes in use at one moment, over the whole machine: slabs of kmalloc, which
-/// map elements come from, vmalloc, which tables come from, and per-CPU memory.
-/// Other slabs are left out: file systems fill and empty them all the time.
-#[derive(Clone, Copy, Debug)]
-pub struct KernelMemory {
-    bytes: u64,
+/// Where cgroups are mounted: version 2, then version 1 with its memory
+/// controller.
+const UNIFIED: &str = "/sys/fs/cgroup";
+const MEMORY: &str = "/sys/fs/cgroup/memory";
+
+/// A cgroup of our own; dropping it removes it. Whoever is in it must have
+/// ended by then.
+#[derive(Debug)]
+pub struct Group {
+    directory: PathBuf,
+    unified: bool,
 }
 
-impl KernelMemory {
-    /// What has been added since `earlier`, by anybody.
-    pub fn since(self, earlier: Self) -> f64 {
-        self.bytes as f64 - earlier.bytes as f64
+impl Group {
+    /// Makes a cgroup; `None` where none accounts for kernel memory.
+    pub fn make() -> Option<Self> {
+        let name = format!("leakd-bench-{}", process::id());
+        let enabled = fs::read_to_string(format!("{UNIFIED}/cgroup.subtree_control"));
+        let unified =
+            enabled.is_ok_and(|list| list.split_whitespace().any(|word| word == "memory"));
+        let parent = Path::new(if unified { UNIFIED } else { MEMORY });
+        let group = Self { directory: parent.join(name), unified };
+        fs::create_dir(&group.directory).ok()?;
+        group.bytes().is_ok().then_some(group)
+    }
+
+    /// Makes a command run in it.
+    pub fn take_in(&self, command: &mut Command) -> Result<()> {
+        let members = File::options().write(true).open(self.directory.join("cgroup.procs"))?;
+        // SAFETY: write(2) is safe between fork and exec; the file lives as long
+        // as the closure, which owns it. "0" stands for who writes it.
+        unsafe {
+            command.pre_exec(move || {
+                match libc::write(members.as_raw_fd(), c"0".as_ptr().cast(), 1) {
+                    1 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Kernel memory that it is charged for, in bytes.
+    pub fn bytes(&self) -> Result<u64> {
+        let text = if self.unified {
+            let all = fs::read_to_string(self.directory.join("memory.stat"))?;
+            let line = all.lines().find_map(|line| line.strip_prefix("kernel "));
+            line.context("memory.stat has no line `kernel`")?.to_owned()
+        } else {
+            fs::read_to_string(self.directory.join("memory.kmem.usage_in_bytes"))?
+        };
+        Ok(text.trim().parse()?)
     }
 }
 
-/// Reads it.
-pub fn now() -> Result<KernelMemory> {
-    let slabs = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
-    let information = fs::read_to_string("/proc/meminfo")?;
-    let bytes = kmalloc_bytes(&slabs)
-        + field(&information, "VmallocUsed:").unwrap_or(0)
-        + field(&information, "Percpu:").unwrap_or(0);
-    Ok(KernelMemory { bytes })
-}
-
-/// A field of /proc/meminfo, in bytes.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes << 10)
-}
-
-/// Bytes of the slabs of kmalloc: name, active objects, objects, bytes of each,
-/// objects a slab, pages a slab ... : slabdata, active slabs, slabs.
-fn kmalloc_bytes(slabs: &str) -> u64 {
-    const PAGE: u64 = 4096;
-    slabs
-        .lines()
-        .filter(|line| line.starts_with("kmalloc-"))
-        .filter_map(|line| {
-            let (sizes, counts) = line.split_once(": slabdata")?;
-            let pages: u64 = sizes.split_whitespace().nth(5)?.parse().ok()?;
-            let slabs: u64 = counts.split_whitespace().nth(1)?.parse().ok()?;
-            Some(slabs * pages * PAGE)
-        })
-        .sum()
+impl Drop for Group {
+    fn drop(&mut self) {
+        // An empty cgroup that stays behind does no harm.
+        let _ = fs::remove_dir(&self.directory);
+    }
 }

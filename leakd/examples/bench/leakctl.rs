@@ -13,6 +13,8 @@ use leakd::report::model::Report;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::kernel_memory::Group;
+
 /// Exit statuses of a trace that went well: nothing found, something found.
 const WELL: [i32; 2] = [0, 1];
 
@@ -59,15 +61,14 @@ pub struct Ended {
 
 impl Running {
     /// Starts it, and waits until the process is under trace. The report goes
-    /// to `output`.
-    pub fn start(pid: u32, output: &Path) -> Result<Self> {
+    /// to `output`; what it uses is charged to `group`.
+    pub fn start(pid: u32, output: &Path, group: Option<&Group>) -> Result<Self> {
         let mut command = attach(pid, Duration::from_secs(3600))?;
-        let child = command
-            .arg("--output")
-            .arg(output)
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start leakctl")?;
+        command.arg("--output").arg(output).stderr(Stdio::piped());
+        if let Some(group) = group {
+            group.take_in(&mut command)?;
+        }
+        let child = command.spawn().context("cannot start leakctl")?;
         let mut running = Self { child, output: output.to_owned() };
         let stderr = running.child.stderr.take().context("leakctl has no standard error")?;
         let mut lines = BufReader::new(stderr).lines();

@@ -111,7 +111,8 @@ fn measure(
             let slot = engine.attach(target.pid(), SeenFrom::Attach)?;
             for shape in Shape::ALL {
                 each(target, shape)?;
-                if variant == Variant::Traced && !walked.contains_key(&shape) {
+                // Threads have stacks of their own, but none deeper.
+                if variant == Variant::Traced && shape != Shape::Threads {
                     walked.insert(shape, deepest(engine, slot)?);
                 }
             }
