@@ -81,11 +81,10 @@ fn by_longjmp() {
 /// ended while its threads were in calls of the allocator.
 #[test]
 fn by_detaching() {
-    const CALLS: u64 = 12_000;
     let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
     let mut driver = Driver::start(&[]);
     // Each thread: calloc, resize it, free it; large enough to take a while.
-    let busy: Vec<Operation> = (0..CALLS)
+    let busy: Vec<Operation> = (0..12)
         .map(|number| {
             let source = (number % 3 != 0).then(|| number as usize - 1);
             let kind = [Kind::Calloc, Kind::Realloc, Kind::Free][(number % 3) as usize];
@@ -99,7 +98,7 @@ fn by_detaching() {
         .chain((0..300).map(Operation::free))
         .collect();
     for _ in 0..20 {
-        driver.begin(0, &busy);
+        driver.begin_to_repeat(0, &busy);
         let slot = trace.attach(driver.pid());
         trace.detach(slot);
         driver.finish(0, busy.len());
