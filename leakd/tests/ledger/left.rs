@@ -62,12 +62,10 @@ fn check(trace: &mut Trace, program: &Path, scenario: usize, when: &str, passed_
 #[test]
 fn by_longjmp() {
     let interposer = plain_with_calls();
-    let interposed =
-        programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
+    let interposed = programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
     let own = programs::compile("leave.c", &["-DOWN"]);
     for method in [ProbeMethod::Session, ProbeMethod::Multi] {
-        let settings =
-            Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
+        let settings = Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
         let mut trace = Trace::start(settings);
         for scenario in 0..SCENARIOS.len() {
             check(&mut trace, &own, scenario, "1", 0);
