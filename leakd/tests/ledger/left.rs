@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use leakd::bpf::features::ProbeMethod;
 use leakd::engine::Settings;
+use leakd::engine::target::TargetLook;
 use leakd_common::target::Counter;
 
 use super::driver::Driver;
@@ -25,27 +26,31 @@ const SCENARIOS: [&str; 4] = [
     "further down, the left call's place as it was",
 ];
 
-/// Runs a scenario under trace; checks what was seen of it.
-fn check(trace: &mut Trace, program: &Path, scenario: usize, when: &str, passed_on: u64) {
-    let mut child = Command::new(program)
-        .args([&scenario.to_string(), when])
+/// Runs a program under trace: from the byte that starts it to the one that
+/// says that it is done.
+fn run(trace: &mut Trace, command: &mut Command) -> TargetLook {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("cannot start the program");
     let mut answers = child.stdout.take().expect("stdout is a pipe");
-    let mut answer = || answers.read_exact(&mut [0]).expect("it has ended");
-    answer();
+    answers.read_exact(&mut [0]).expect("it has ended early");
     let slot = trace.attach(child.id());
     let mut orders = child.stdin.take().expect("stdin is a pipe");
-    orders.write_all(b"g").expect("it has ended");
-    answer();
-    let look = trace.look(slot);
+    orders.write_all(b"g").expect("it has ended early");
+    let done = answers.read_exact(&mut [0]);
+    let look = done.is_ok().then(|| trace.look(slot));
+    trace.detach(slot);
     drop(orders);
     let status = child.wait().expect("it can be waited for");
-    assert!(status.success(), "scenario {scenario}: {status}");
-    trace.detach(slot);
+    assert!(status.success(), "{command:?}: {status}");
+    look.expect("it did not say that it is done")
+}
 
+/// Runs a scenario under trace; checks what was seen of it.
+fn check(trace: &mut Trace, program: &Path, scenario: usize, when: &str, passed_on: u64) {
+    let look = run(trace, Command::new(program).args([&scenario.to_string(), when]));
     let counted =
         [Counter::Inserted, Counter::Removed, Counter::UnknownFrees, Counter::LostUnpaired]
             .map(|counter| look.counters.get(counter));
@@ -73,6 +78,30 @@ fn by_longjmp() {
             // Here the block that was allocated and freed is seen, too.
             check(&mut trace, &interposed, scenario, "2", 1);
         }
+    }
+}
+
+/// Check that a program that catches what operator new throws when asked for
+/// too much is not aborted for being traced: an exception cannot pass a
+/// return address that has been replaced.
+#[test]
+fn by_exception() {
+    let program = programs::compile("throw.cpp", &["-lstdc++"]);
+    let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
+    let allocators = [
+        programs::library("libjemalloc.so.2", "libjemalloc2"),
+        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ];
+    for preload in allocators {
+        let mut command = Command::new(&program);
+        command.env("LD_PRELOAD", &preload).stderr(Stdio::null());
+        let look = run(&mut trace, &mut command);
+        let counted = [Counter::Inserted, Counter::LostUnpaired]
+            .map(|counter| look.counters.get(counter));
+        // The exceptions themselves are blocks, too, and freed when caught.
+        assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
+        let outstanding: u64 = look.sites.values().map(|site| site.outstanding_blocks()).sum();
+        assert_eq!(outstanding, 10, "{}", preload.display());
     }
 }
 
