@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::build;
 use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
@@ -56,8 +55,6 @@ struct TestProgram {
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
     toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")?;
-    // The end-to-end tests start the finished programs, too.
-    build::packages(false, &["leakd", "leaky-server"])?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
         programs()?.into_iter().partition(|program| program.needs_root);
 
