@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::test;
 use crate::process;
 use crate::{toolchain, workspace};
 
@@ -12,6 +13,7 @@ const BENCHMARK: &str = "bench";
 /// Builds the benchmark and runs it as root.
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
+    test::install_programs()?;
     process::run(
         workspace::cargo().args(["build", "--locked", "--release", "--package", "leakd"]).args([
             "--bins",

@@ -54,7 +54,7 @@ struct TestProgram {
 /// root.
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
-    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")?;
+    install_programs()?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
         programs()?.into_iter().partition(|program| program.needs_root);
 
@@ -88,6 +88,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     say!("all tests passed, in {} programs", plain.len() + as_root.len());
     Ok(())
+}
+
+/// Installs the programs that tests and benchmark trace.
+pub fn install_programs() -> Result<()> {
+    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")
 }
 
 fn execute<'a>(
