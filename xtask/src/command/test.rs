@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::build;
 use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
@@ -55,9 +54,7 @@ struct TestProgram {
 /// root.
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
-    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")?;
-    // The end-to-end tests start the finished programs, too.
-    build::packages(false, &["leakd", "leaky-server"])?;
+    install_programs()?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
         programs()?.into_iter().partition(|program| program.needs_root);
 
@@ -91,6 +88,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     say!("all tests passed, in {} programs", plain.len() + as_root.len());
     Ok(())
+}
+
+/// Installs the programs that tests and benchmark trace.
+pub fn install_programs() -> Result<()> {
+    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")
 }
 
 fn execute<'a>(
