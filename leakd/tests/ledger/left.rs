@@ -96,8 +96,8 @@ fn by_exception() {
         let mut command = Command::new(&program);
         command.env("LD_PRELOAD", &preload).stderr(Stdio::null());
         let look = run(&mut trace, &mut command);
-        let counted = [Counter::Inserted, Counter::LostUnpaired]
-            .map(|counter| look.counters.get(counter));
+        let counted =
+            [Counter::Inserted, Counter::LostUnpaired].map(|counter| look.counters.get(counter));
         // The exceptions themselves are blocks, too, and freed when caught.
         assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
         let outstanding: u64 = look.sites.values().map(|site| site.outstanding_blocks()).sum();
