@@ -2,7 +2,7 @@
 //!
 //! Nothing is mapped into memory: whoever owns the file can shorten it, and a
 //! mapping would then kill the reader with SIGBUS. All reads are bounded by the
-//! [`Budget`], and no length in the file is believed before it is checked.
+//! limits for one file, and no length in the file is believed before it is checked.
 
 use std::borrow::Cow;
 use std::cell::Cell;
