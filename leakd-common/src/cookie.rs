@@ -5,7 +5,7 @@
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Function {
-    /// `malloc(size)`; also `valloc`, `pvalloc` and `operator new(size)`.
+    /// `malloc(size)` and whatever else takes a size and gives a block or NULL.
     Malloc = 1,
     /// `calloc(count, size)`.
     Calloc = 2,
@@ -25,6 +25,8 @@ pub enum Function {
     CustomFree = 9,
     /// `valloc(size)`, `pvalloc(size)`: like malloc, but they call others.
     Valloc = 10,
+    /// `operator new(size)`, where it throws if there is nothing to give.
+    New = 11,
 }
 
 impl Function {
@@ -41,6 +43,7 @@ impl Function {
             8 => Self::CustomAllocate,
             9 => Self::CustomFree,
             10 => Self::Valloc,
+            11 => Self::New,
             _ => return None,
         })
     }

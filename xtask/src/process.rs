@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::iter;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -127,14 +128,21 @@ pub fn in_path(program: &str) -> bool {
     env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
+/// The command as a message names it: program and first arguments, without what
+/// [`as_root`] puts in front.
 fn name(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let mut text = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for argument in command.get_args().take(4) {
-        text.push(' ');
-        text.push_str(&argument.to_string_lossy());
+    let mut words: Vec<_> = iter::once(program.file_name().unwrap_or_default())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect();
+    if words[0] == "sudo" {
+        let assignments = |word: &str| word == "--" || word == "env" || word.contains('=');
+        let program = words.iter().skip(1).position(|word| !assignments(word));
+        words.drain(..program.map_or(0, |program| program + 1));
     }
-    format!("`{text}`")
+    words.truncate(5);
+    format!("`{}`", words.join(" "))
 }
 
 fn cannot_start(command: &Command, error: std::io::Error) -> anyhow::Error {
@@ -142,5 +150,22 @@ fn cannot_start(command: &Command, error: std::io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NotFound => anyhow::anyhow!("{program} is not installed"),
         _ => anyhow::anyhow!("cannot start {program}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that messages name what was run, and not how root was asked.
+    #[test]
+    fn names_commands() {
+        let mut direct = Command::new("/usr/bin/apt-get");
+        assert_eq!(name(direct.arg("update")), "`apt-get update`");
+        let mut as_root = Command::new("sudo");
+        as_root.args(["--", "env", "PATH=/bin", "A=b", "chown", "-R", "1", "x=y"]);
+        assert_eq!(name(&as_root), "`chown -R 1 x=y`");
+        let mut long = Command::new("cargo");
+        assert_eq!(name(long.args(["a", "b", "c", "d", "e"])), "`cargo a b c d`");
     }
 }

@@ -19,6 +19,9 @@ use leakd_common::{
 /// Further down the stack than this, an allocator does not call itself.
 const NESTING_BYTES: u64 = 1 << 20;
 
+/// No process can be given a block of that many bytes (47 bits of addresses).
+const ADDRESS_SPACE: u64 = 1 << 47;
+
 /// In .rodata: the BPF stack has no room to spare.
 #[unsafe(no_mangle)]
 static NO_CALL: Call = Call::NONE;
@@ -73,6 +76,10 @@ fn call_of_thread(tid: u32) -> Option<*mut Call> {
     if let Some(call) = THREADS.get_ptr_mut(tid) {
         return Some(call);
     }
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value, it would be copied to the BPF stack, which has no room"
+    )]
     let _ = THREADS.insert(tid, &NO_CALL, 1);
     THREADS.get_ptr_mut(tid)
 }
@@ -173,7 +180,8 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
     let function = cookie.function();
     // Products may wrap: such a call returns no block. Only whether the size is
     // 0 matters then, see `product`.
-    let size = if function == Function::Malloc as u8 || function == Function::Valloc as u8 {
+    let is_plain = function == Function::Malloc as u8 || function == Function::New as u8;
+    let size = if is_plain || function == Function::Valloc as u8 {
         registers.argument(1)
     } else if function == Function::Calloc as u8 {
         product(registers.argument(1), registers.argument(2))
@@ -195,11 +203,18 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
         if place.count == 0 { size } else { product(size, registers.argument(place.count)) }
     };
 
+    // It will throw, and no exception gets past a replaced return address: the
+    // program would be aborted. (Where there is nothing to give although less
+    // than this is asked for, it still is.)
+    let will_throw = function == Function::New as u8 && size >= ADDRESS_SPACE;
+    if optional_return && will_throw && call.outer_frame == 0 {
+        count(slot, Counter::Failed);
+        return false;
+    }
     let weight = weight(slot, size);
     // A plain malloc that is not sampled needs no return probe. Others may
     // call malloc inside, and their end must be known to tell.
-    if optional_return && weight == 0 && function == Function::Malloc as u8 && call.outer_frame == 0
-    {
+    if optional_return && weight == 0 && is_plain && call.outer_frame == 0 {
         count(slot, Counter::SampledOut);
         return false;
     }

@@ -132,8 +132,6 @@ fn c_library(pid: u32) -> Result<PathBuf> {
 
 /// A program of that name.
 pub fn in_path(name: &str) -> Option<PathBuf> {
-    let path: OsString = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|directory: PathBuf| directory.join(name))
-        .find(|file: &PathBuf| Path::is_file(file))
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }

@@ -70,7 +70,7 @@ impl Probes {
         // first, what both frees and allocates next, plain malloc last.
         wanted.sort_by_key(|(probe, _)| match probe.function {
             Function::Realloc | Function::Reallocarray => 0,
-            Function::Malloc => 2,
+            Function::Malloc | Function::New => 2,
             _ => 1,
         });
         let (mut allocate, mut free) = (Places::default(), Places::default());

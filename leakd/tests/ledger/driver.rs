@@ -15,7 +15,8 @@ pub const OPERATIONS: usize = 16384;
 
 // The layout of `struct shared` in driver.c.
 const WORD: u64 = 8;
-const SITES: u64 = 2 * WORD;
+const REPEAT: u64 = 2 * WORD;
+const SITES: u64 = 3 * WORD;
 const OPERATIONS_BEGIN: u64 = SITES + 16 * WORD;
 const OPERATION_BYTES: u64 = 6 * WORD;
 const OUTCOMES_BEGIN: u64 = OPERATIONS_BEGIN + OPERATIONS as u64 * OPERATION_BYTES;
@@ -120,8 +121,16 @@ impl Driver {
         order.expect("the driver has ended");
     }
 
+    /// Does these operations over and over, until they are finished. They must
+    /// leave no blocks, and not wait for one another.
+    pub fn begin_to_repeat(&mut self, first: usize, operations: &[Operation]) {
+        self.write(REPEAT, &1u64.to_ne_bytes());
+        self.begin(first, operations);
+    }
+
     /// Waits until `count` operations, numbered from `first` on, are done.
     pub fn finish(&mut self, first: usize, count: usize) -> Vec<Outcome> {
+        self.write(REPEAT, &0u64.to_ne_bytes());
         self.answer();
         self.words(OUTCOMES_BEGIN + first as u64 * OUTCOME_BYTES, 3 * count)
             .chunks_exact(3)

@@ -2,10 +2,12 @@
 //! mid-call. What comes after them must be seen all the same.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use leakd::bpf::features::ProbeMethod;
 use leakd::engine::Settings;
+use leakd::engine::target::TargetLook;
 use leakd_common::target::Counter;
 
 use super::driver::Driver;
@@ -24,56 +26,82 @@ const SCENARIOS: [&str; 4] = [
     "further down, the left call's place as it was",
 ];
 
+/// Runs a program under trace: from the byte that starts it to the one that
+/// says that it is done.
+fn run(trace: &mut Trace, command: &mut Command) -> TargetLook {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cannot start the program");
+    let mut answers = child.stdout.take().expect("stdout is a pipe");
+    answers.read_exact(&mut [0]).expect("it has ended early");
+    let slot = trace.attach(child.id());
+    let mut orders = child.stdin.take().expect("stdin is a pipe");
+    orders.write_all(b"g").expect("it has ended early");
+    let done = answers.read_exact(&mut [0]);
+    let look = done.is_ok().then(|| trace.look(slot));
+    trace.detach(slot);
+    drop(orders);
+    let status = child.wait().expect("it can be waited for");
+    assert!(status.success(), "{command:?}: {status}");
+    look.expect("it did not say that it is done")
+}
+
+/// Runs a scenario under trace; checks what was seen of it.
+fn check(trace: &mut Trace, program: &Path, scenario: usize, when: &str, passed_on: u64) {
+    let look = run(trace, Command::new(program).args([&scenario.to_string(), when]));
+    let counted =
+        [Counter::Inserted, Counter::Removed, Counter::UnknownFrees, Counter::LostUnpaired]
+            .map(|counter| look.counters.get(counter));
+    let method = trace.engine().method();
+    let what = format!("{}, passed on: {passed_on}, {method:?}", SCENARIOS[scenario]);
+    assert_eq!(counted, [10 + passed_on, passed_on, 0, 1], "{what}: {:?}", look.counters);
+    let bytes: u64 = look.sites.values().map(|site| site.outstanding_bytes()).sum();
+    assert_eq!(bytes, 1000, "{what}");
+}
+
 /// Check that blocks are counted after a call was left by longjmp, wherever on
 /// the stack they are asked for, and that what was lost is said: one entry
 /// without its return.
 #[test]
 fn by_longjmp() {
     let interposer = plain_with_calls();
-    let program = programs::compile("leave.c", &[interposer.to_str().expect("a plain path")]);
+    let interposed = programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
+    let own = programs::compile("leave.c", &["-DOWN"]);
     for method in [ProbeMethod::Session, ProbeMethod::Multi] {
-        let mut trace = Trace::start(Settings {
-            quota: QUOTA,
-            method_limit: Some(method),
-            ..Settings::default()
-        });
-        for (scenario, name) in SCENARIOS.iter().enumerate() {
-            // Before and after the interposer has passed the call on; then the
-            // block that was allocated and freed is seen, too.
-            for (when, passed_on) in [("1", 0), ("2", 1)] {
-                let mut child = Command::new(&program)
-                    .args([&scenario.to_string(), when])
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .expect("cannot start the program");
-                let mut answers = child.stdout.take().expect("stdout is a pipe");
-                let mut answer = || answers.read_exact(&mut [0]).expect("it has ended");
-                answer();
-                let slot = trace.attach(child.id());
-                let mut orders = child.stdin.take().expect("stdin is a pipe");
-                orders.write_all(b"g").expect("it has ended");
-                answer();
-                let look = trace.look(slot);
-                drop(orders);
-                let status = child.wait().expect("it can be waited for");
-                assert!(status.success(), "{name}: {status}");
-                trace.detach(slot);
-
-                let counters = [
-                    Counter::Inserted,
-                    Counter::Removed,
-                    Counter::UnknownFrees,
-                    Counter::LostUnpaired,
-                ]
-                .map(|counter| look.counters.get(counter));
-                let expected = [10 + passed_on, passed_on, 0, 1];
-                let what = format!("{name}, passed on: {passed_on}, {method:?}");
-                assert_eq!(counters, expected, "{what}: {look:#?}");
-                let bytes: u64 = look.sites.values().map(|site| site.outstanding_bytes()).sum();
-                assert_eq!(bytes, 1000, "{what}");
-            }
+        let settings = Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
+        let mut trace = Trace::start(settings);
+        for scenario in 0..SCENARIOS.len() {
+            check(&mut trace, &own, scenario, "1", 0);
+            check(&mut trace, &interposed, scenario, "1", 0);
+            // Here the block that was allocated and freed is seen, too.
+            check(&mut trace, &interposed, scenario, "2", 1);
         }
+    }
+}
+
+/// Check that a program that catches what operator new throws when asked for
+/// too much is not aborted for being traced: an exception cannot pass a
+/// return address that has been replaced.
+#[test]
+fn by_exception() {
+    let program = programs::compile("throw.cpp", &["-lstdc++"]);
+    let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
+    let allocators = [
+        programs::library("libjemalloc.so.2", "libjemalloc2"),
+        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ];
+    for preload in allocators {
+        let mut command = Command::new(&program);
+        command.env("LD_PRELOAD", &preload).stderr(Stdio::null());
+        let look = run(&mut trace, &mut command);
+        let counted =
+            [Counter::Inserted, Counter::LostUnpaired].map(|counter| look.counters.get(counter));
+        // The exceptions themselves are blocks, too, and freed when caught.
+        assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
+        let outstanding: u64 = look.sites.values().map(|site| site.outstanding_blocks()).sum();
+        assert_eq!(outstanding, 10, "{}", preload.display());
     }
 }
 
@@ -81,11 +109,10 @@ fn by_longjmp() {
 /// ended while its threads were in calls of the allocator.
 #[test]
 fn by_detaching() {
-    const CALLS: u64 = 12_000;
     let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
     let mut driver = Driver::start(&[]);
     // Each thread: calloc, resize it, free it; large enough to take a while.
-    let busy: Vec<Operation> = (0..CALLS)
+    let busy: Vec<Operation> = (0..12)
         .map(|number| {
             let source = (number % 3 != 0).then(|| number as usize - 1);
             let kind = [Kind::Calloc, Kind::Realloc, Kind::Free][(number % 3) as usize];
@@ -99,7 +126,7 @@ fn by_detaching() {
         .chain((0..300).map(Operation::free))
         .collect();
     for _ in 0..20 {
-        driver.begin(0, &busy);
+        driver.begin_to_repeat(0, &busy);
         let slot = trace.attach(driver.pid());
         trace.detach(slot);
         driver.finish(0, busy.len());

@@ -99,16 +99,26 @@ fn is_installed(package: &str) -> bool {
     query.output().is_ok_and(|output| output.stdout.starts_with(b"installed"))
 }
 
-/// Keeps a service from starting at the next boot.
+/// Keeps a service from starting at the next boot. A package enables it even
+/// where there is no systemd (yet), and so no systemctl.
 fn disable(service: &Service) -> Result<()> {
-    let wanted = Path::new("/etc/systemd/system/multi-user.target.wants").join(service.unit);
+    let unit = service.unit;
+    let wanted = Path::new("/etc/systemd/system/multi-user.target.wants").join(unit);
     if !wanted.is_symlink() {
         return Ok(());
     }
-    let unit = service.unit;
     say!("{unit} is not needed as a service: not enabled");
     let reason = format!("keep {unit} from starting at the next boot");
-    process::run(process::as_root("systemctl", &[], &reason)?.args(["--quiet", "disable", unit]))
+    let mut command = if process::in_path("systemctl") {
+        let mut systemctl = process::as_root("systemctl", &[], &reason)?;
+        systemctl.args(["--quiet", "disable", unit]);
+        systemctl
+    } else {
+        let mut rm = process::as_root("rm", &[], &reason)?;
+        rm.arg("-f").arg(wanted);
+        rm
+    };
+    process::run(&mut command)
 }
 
 fn parse_candidate(policy: &str) -> Option<String> {

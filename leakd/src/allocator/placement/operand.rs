@@ -12,7 +12,7 @@ const ARGUMENTS: [Register; 6] =
 fn positions(function: Function, arguments: Arguments) -> Arguments {
     let at = |size, count, pointer| Arguments { size, count, pointer };
     match function {
-        Function::Malloc | Function::Valloc => at(1, 0, 0),
+        Function::Malloc | Function::New | Function::Valloc => at(1, 0, 0),
         Function::Calloc => at(2, 1, 0),
         Function::Realloc => at(2, 0, 1),
         Function::Reallocarray => at(3, 2, 1),

@@ -42,14 +42,30 @@ pub fn is_boilerplate(function: &str) -> bool {
     ALLOCATING.iter().any(|start| name.starts_with(start))
 }
 
+/// Where the sources of standard libraries lie, as debug information has it.
+const LIBRARY_SOURCES: &[&str] =
+    &["/library/alloc/src/", "/library/core/src/", "/library/std/src/", "/include/c++/"];
+
+/// How names begin of what Rust's library does for its own types.
+const LIBRARY_TYPES: &[&str] = &["<u8 as alloc::", "<str as alloc::", "<[T] as alloc::"];
+
+/// Whether a frame only works on behalf of its caller: by where its source is,
+/// if that is known, else by its name.
+pub fn is_library(frame: &Frame) -> bool {
+    let from_library = |file: &String| LIBRARY_SOURCES.iter().any(|source| file.contains(source));
+    frame.file.as_ref().is_some_and(from_library)
+        || frame.function.as_deref().is_some_and(|name| {
+            is_boilerplate(name) || LIBRARY_TYPES.iter().any(|start| name.starts_with(start))
+        })
+}
+
 /// The index of the frame that a person would look at first: the innermost
-/// one with a name that is not boilerplate.
+/// one with a name that is not a library's.
 pub fn culprit(stack: &[Frame]) -> Option<usize> {
-    let named = |frame: &&Frame| frame.function.is_some();
     stack
         .iter()
-        .position(|frame| frame.function.as_deref().is_some_and(|name| !is_boilerplate(name)))
-        .or_else(|| stack.iter().position(|frame| named(&frame)))
+        .position(|frame| frame.function.is_some() && !is_library(frame))
+        .or_else(|| stack.iter().position(|frame| frame.function.is_some()))
         .or(if stack.is_empty() { None } else { Some(0) })
 }
 
@@ -231,5 +247,24 @@ mod tests {
         assert_eq!(culprit(&stack[..2]), Some(0));
         assert_eq!(culprit(&stack[1..2]), Some(0));
         assert_eq!(culprit(&[]), None);
+    }
+
+    /// Check that what Rust's library does for a program is not blamed, and that
+    /// the program's own implementation of a library's trait is.
+    #[test]
+    fn rust_library() {
+        let frame = |function: &str, file: &str| Frame {
+            function: Some(function.to_owned()),
+            file: Some(file.to_owned()),
+            ..Frame::default()
+        };
+        let stack = [
+            frame(
+                "<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem",
+                "/rustc/59807616/library/alloc/src/vec/spec_from_elem.rs",
+            ),
+            frame("<shop::Cart as core::clone::Clone>::clone", "/src/shop/cart.rs"),
+        ];
+        assert_eq!(culprit(&stack), Some(1));
     }
 }

@@ -12,6 +12,8 @@ const SHOWN: usize = 12;
 const INNERMOST: usize = 8;
 /// ... and this many outermost frames.
 const OUTERMOST: usize = 3;
+/// Frames of libraries in front of the one to look at that are always shown.
+const LEADING: usize = 2;
 
 const INDENT: &str = "    ";
 const MARK_INLINED: &str = " (inlined)";
@@ -19,30 +21,53 @@ const MARK_INLINED: &str = " (inlined)";
 /// Adds a stack and, where it is not complete, why.
 pub fn push(page: &mut Page, stack: &[Frame], end: StackEnd) {
     let culprit = name::culprit(stack);
-    let (first, last) = if page.all_frames || stack.len() <= SHOWN {
-        (stack.len(), stack.len())
-    } else {
-        // The culprit may lie deep inside of templates; it must be seen.
-        let first = culprit.map_or(INNERMOST, |index| (index + 2).clamp(INNERMOST, 24));
-        let first = first.min(stack.len());
-        (first, (stack.len() - OUTERMOST).max(first))
-    };
-    let shown = stack[..first].iter().chain(&stack[last..]);
-    let widest = shown.map(|frame| columns(&place(frame, page.width))).max().unwrap_or(0);
+    let shown = Shown::of(stack.len(), culprit.unwrap_or(0), page.all_frames);
+    let visible = stack.iter().enumerate().filter(|(index, _)| shown.has(*index));
+    let widest = visible.map(|(_, frame)| columns(&place(frame, page.width))).max().unwrap_or(0);
     // Functions get the larger part of a line.
     let room = page.width.saturating_sub(INDENT.len() + 2);
     let place_room = widest.min(room * 2 / 5);
+    let mut hidden = 0;
     for (index, frame) in stack.iter().enumerate() {
-        if index == first && first < last {
-            let more = format!("{INDENT}... {} more frames", last - first);
-            page.line(Role::Dim, &more);
+        if !shown.has(index) {
+            hidden += 1;
+            continue;
         }
-        if index < first || index >= last {
-            push_frame(page, frame, culprit == Some(index), room - place_room, place_room);
+        if hidden > 0 {
+            let what = if culprit == Some(index) { "frames of libraries" } else { "more frames" };
+            page.line(Role::Dim, &format!("{INDENT}... {hidden} {what}"));
+            hidden = 0;
         }
+        push_frame(page, frame, culprit == Some(index), room - place_room, place_room);
     }
     if let Some(reason) = incomplete(end) {
         page.line(Role::Warning, &format!("{INDENT}? {reason}"));
+    }
+}
+
+/// Which frames of a deep stack are shown: the first ones, those from the
+/// culprit on, and the outermost ones.
+struct Shown {
+    count: usize,
+    leading: usize,
+    culprit: usize,
+    from_culprit: usize,
+}
+
+impl Shown {
+    fn of(count: usize, culprit: usize, all: bool) -> Self {
+        if all || count <= SHOWN {
+            return Self { count, leading: count, culprit: 0, from_culprit: count };
+        }
+        // A gap of one frame would take as much room as the frame.
+        let leading = if culprit > LEADING + 1 { LEADING } else { culprit };
+        Self { count, leading, culprit, from_culprit: INNERMOST - leading }
+    }
+
+    fn has(&self, index: usize) -> bool {
+        index < self.leading
+            || (self.culprit..self.culprit + self.from_culprit).contains(&index)
+            || index + OUTERMOST >= self.count
     }
 }
 
@@ -54,7 +79,7 @@ fn push_frame(page: &mut Page, frame: &Frame, culprit: bool, room: usize, place_
     let place = shorten_place(&place, place_room);
     let role = if culprit {
         Some(Role::Culprit)
-    } else if frame.function.as_deref().is_none_or(name::is_boilerplate) {
+    } else if frame.function.is_none() || name::is_library(frame) {
         Some(Role::Dim)
     } else {
         None

@@ -4,7 +4,8 @@
  *
  * FILE holds a struct shared. For each byte on stdin, the operations from
  * `begin` to `end` are done, each by the thread that it names, in the order in
- * which they stand for that thread; then a byte goes to stdout. What came of
+ * which they stand for that thread, and once more for as long as `repeat` is
+ * not 0; then a byte goes to stdout. What came of
  * an operation stands beside it. The end of stdin ends the program.
  *
  * After the first byte on stdout ("ready") nothing here calls an allocator but
@@ -61,6 +62,7 @@ struct outcome {
 
 struct shared {
 	uint64_t begin, end;
+	_Atomic uint64_t repeat;
 	uint64_t sites[16]; /* where the functions that call the allocator begin */
 	struct operation operations[OPERATIONS];
 	struct outcome outcomes[OPERATIONS];
@@ -186,16 +188,18 @@ static void perform(const struct operation *operation, struct outcome *outcome)
 
 static void perform_all(unsigned long thread)
 {
-	for (uint64_t i = shared->begin; i < shared->end; i++) {
-		const struct operation *operation = &shared->operations[i];
-		if (operation->thread % threads != thread)
-			continue;
-		if (operation->after)
-			while (!atomic_load(&shared->outcomes[operation->after - 1].done))
-				sched_yield();
-		perform(operation, &shared->outcomes[i]);
-		atomic_store(&shared->outcomes[i].done, 1);
-	}
+	do {
+		for (uint64_t i = shared->begin; i < shared->end; i++) {
+			const struct operation *operation = &shared->operations[i];
+			if (operation->thread % threads != thread)
+				continue;
+			if (operation->after)
+				while (!atomic_load(&shared->outcomes[operation->after - 1].done))
+					sched_yield();
+			perform(operation, &shared->outcomes[i]);
+			atomic_store(&shared->outcomes[i].done, 1);
+		}
+	} while (atomic_load(&shared->repeat));
 	atomic_fetch_add(&finished, 1);
 	syscall(SYS_futex, &finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }

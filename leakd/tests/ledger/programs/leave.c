@@ -1,11 +1,12 @@
 /* Leaves calls of malloc by longjmp, out of an interposer (interposer.c, which
- * is preloaded), and then allocates ten blocks of 100 bytes from a place that
- * has another position on the stack than the call that was left.
+ * it is linked with) or, with -DOWN, out of an allocator of its own, and then
+ * allocates ten blocks of 100 bytes from a place that has another position on
+ * the stack than the call that was left.
  *
  *     leave SCENARIO WHEN
  *
  * WHEN: before (1) or after (2) the interposer has passed the call on (and,
- * after it, freed the block). A byte on stdin starts it, a byte on stdout says
+ * after it, freed the block); an allocator of its own is left at once. A byte on stdin starts it, a byte on stdout says
  * that it is done; the end of stdin ends the program.
  */
 #include <setjmp.h>
@@ -16,9 +17,31 @@
 #define ALONE __attribute__((noipa))
 #define LEAVE 77777
 
+#ifdef OWN
+static jmp_buf *interposer_leave_to;
+static size_t interposer_leave_size;
+static int interposer_leave_when;
+static char arena[64 << 10], *next = arena;
+
+/* free() gives nothing back. */
+ALONE void *malloc(size_t size)
+{
+	if (size == interposer_leave_size)
+		longjmp(*interposer_leave_to, interposer_leave_when);
+	void *block = next;
+	next += (size + 15) & ~(size_t)15;
+	return next <= arena + sizeof arena ? block : NULL;
+}
+
+ALONE void free(void *block)
+{
+	(void)block;
+}
+#else
 extern jmp_buf *interposer_leave_to;
 extern size_t interposer_leave_size;
 extern int interposer_leave_when;
+#endif
 
 static jmp_buf outside;
 static void *volatile sink;
