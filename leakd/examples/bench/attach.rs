@@ -1,7 +1,7 @@
 //! How long it takes to attach to a running redis-server under load, and to
 //! let go of it.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use leakd::engine::Engine;
 use leakd::engine::target::SeenFrom;
 use tempfile::TempDir;
 
+use crate::child::{Ending, tie};
 use crate::figure::{Figure, Goal};
 use crate::leakctl;
 use crate::peer::in_path;
@@ -21,11 +22,11 @@ const LIMIT: Goal = Goal::AtMost(300.0);
 /// How long it is traced each time.
 const TRACED: Duration = Duration::from_millis(300);
 
-/// redis-server and what keeps it busy; dropping it ends both.
+/// redis-server and what keeps it busy.
 #[derive(Debug)]
 struct Redis {
-    server: Child,
-    load: Child,
+    server: Ending,
+    _load: Ending,
     _directory: TempDir,
 }
 
@@ -33,61 +34,29 @@ impl Redis {
     fn start() -> Result<Self> {
         let directory = TempDir::with_prefix("leakd-bench-")?;
         let socket = directory.path().join("redis.sock");
-        let server = Command::new(SERVER)
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .arg("--unixsocket")
-            .arg(&socket)
-            .arg("--dir")
-            .arg(directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {SERVER}"))?;
-        let mut server = OnDrop(Some(server));
+        let mut server = Command::new(SERVER);
+        server.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        server.arg("--unixsocket").arg(&socket).arg("--dir").arg(directory.path());
+        let server = start(&mut server)?;
         let end = Instant::now() + Duration::from_secs(30);
         while !socket.exists() {
             ensure!(Instant::now() < end, "{SERVER} made no socket within 30 s");
             thread::sleep(Duration::from_millis(20));
         }
-        let load = Command::new(LOAD)
-            .arg("-s")
-            .arg(&socket)
-            .args(["-l", "-q", "-c", "8", "-n", "100000", "-r", "10000", "-t", "set,lpush,sadd"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {LOAD}"))?;
-        let server = server.0.take().context("no server")?;
-        let redis = Self { server, load, _directory: directory };
+        let mut load = Command::new(LOAD);
+        load.arg("-s").arg(&socket);
+        load.args(["-l", "-q", "-c", "8", "-n", "100000", "-r", "10000", "-t", "set,lpush,sadd"]);
+        let load = start(&mut load)?;
         thread::sleep(Duration::from_millis(500));
-        Ok(redis)
+        Ok(Self { server, _load: load, _directory: directory })
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        end(&mut self.load);
-        end(&mut self.server);
-    }
-}
-
-/// A child that is ended unless it is taken over.
-#[derive(Debug)]
-struct OnDrop(Option<Child>);
-
-impl Drop for OnDrop {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            end(child);
-        }
-    }
-}
-
-fn end(child: &mut Child) {
-    // Our own child; it may have gone already.
-    let _ = child.kill();
-    let _ = child.wait();
+/// Starts a program that is to say nothing.
+fn start(command: &mut Command) -> Result<Ending> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = tie(command).spawn();
+    Ok(Ending(child.with_context(|| format!("cannot start {:?}", command.get_program()))?))
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -104,7 +73,7 @@ pub fn run(engine: &mut Engine, rounds: u32) -> Result<Vec<Figure>> {
         ]);
     }
     let redis = Redis::start()?;
-    let pid = redis.server.id();
+    let pid = redis.server.0.id();
     let (mut attach, mut out, mut detach, mut whole) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
@@ -131,7 +100,7 @@ pub fn run(engine: &mut Engine, rounds: u32) -> Result<Vec<Figure>> {
     Ok(vec![
         Figure::new("attach", "ms", LIMIT, &attach),
         Figure::new("detach", "ms", LIMIT, &detach),
-        Figure::new("of it, until the probes are out", "ms", Goal::None, &out),
+        Figure::new("until its probes are out", "ms", Goal::None, &out),
         Figure::new("leakctl attach, beyond --for", "ms", Goal::None, &whole),
     ])
 }

@@ -100,12 +100,12 @@ fn memory(program: &Program, sites: u32) -> Result<Vec<Figure>> {
     match (empty, full) {
         (Some(empty), Some(full)) => {
             let each = (full as f64 - empty as f64) / f64::from(BLOCKS);
-            figures.push(megabytes("kernel memory, charged", Goal::None, full as f64));
-            figures.push(megabytes("of it, before the blocks", Goal::None, empty as f64));
+            figures.push(megabytes("kernel memory", Goal::None, full as f64));
+            figures.push(megabytes("before the blocks", Goal::None, empty as f64));
             figures.push(Figure::new(name("each block"), "B", Goal::None, &[each]));
         }
         _ => figures.push(Figure::missing(
-            name("kernel memory, charged"),
+            name("kernel memory"),
             Goal::None,
             "no cgroup that accounts for it",
         )),

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use leakd::report::model::Report;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::child::{Ending, tie};
 use crate::kernel_memory::Group;
 
 /// Exit statuses of a trace that went well: nothing found, something found.
@@ -36,15 +37,15 @@ fn attach(pid: u32, duration: Duration) -> Result<Command> {
 
 /// Runs it for so long.
 pub fn watch(pid: u32, duration: Duration) -> Result<()> {
-    let status = attach(pid, duration)?.status().context("cannot start leakctl")?;
+    let status = tie(&mut attach(pid, duration)?).status().context("cannot start leakctl")?;
     ensure!(status.code().is_some_and(|code| WELL.contains(&code)), "leakctl failed ({status})");
     Ok(())
 }
 
-/// leakctl at work; dropping it ends it.
+/// leakctl at work.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Ending,
     output: PathBuf,
 }
 
@@ -68,9 +69,9 @@ impl Running {
         if let Some(group) = group {
             group.take_in(&mut command)?;
         }
-        let child = command.spawn().context("cannot start leakctl")?;
+        let child = Ending(tie(&mut command).spawn().context("cannot start leakctl")?);
         let mut running = Self { child, output: output.to_owned() };
-        let stderr = running.child.stderr.take().context("leakctl has no standard error")?;
+        let stderr = running.child.0.stderr.take().context("leakctl has no standard error")?;
         let mut lines = BufReader::new(stderr).lines();
         loop {
             match lines.next() {
@@ -86,9 +87,9 @@ impl Running {
 
     /// Ends it as Ctrl-C does.
     pub fn end(mut self) -> Result<Ended> {
-        let status_file = format!("/proc/{}/status", self.child.id());
+        let status_file = format!("/proc/{}/status", self.child.0.id());
         let start = Instant::now();
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
+        kill(Pid::from_raw(self.child.0.id() as i32), Signal::SIGINT)?;
         let mut peak_bytes = 0;
         // wait4(2) would tell the peak, too, but as the larger of this and what
         // the process had before its exec: our own size.
@@ -96,7 +97,7 @@ impl Running {
             if let Ok(text) = fs::read_to_string(&status_file) {
                 peak_bytes = peak_bytes.max(peak(&text).unwrap_or(0));
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child.0.try_wait()? {
                 break status;
             }
             thread::sleep(Duration::from_millis(1));
@@ -108,14 +109,6 @@ impl Running {
         );
         let report = serde_json::from_slice(&fs::read(&self.output)?)?;
         Ok(Ended { report, peak_bytes, duration })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Our own child; it may have gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

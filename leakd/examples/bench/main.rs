@@ -6,6 +6,7 @@
 
 mod attach;
 mod blocks;
+mod child;
 mod figure;
 mod floor;
 mod kernel_memory;

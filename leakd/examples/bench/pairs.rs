@@ -151,7 +151,7 @@ fn of_shape(shape: Shape) -> (&'static str, fn(&Pair) -> f64) {
     match shape {
         Shape::Main => ("near main", |pair| pair.elapsed),
         Shape::Deep => ("20 frames deep", |pair| pair.elapsed),
-        Shape::Threads => ("4 threads, CPU time", |pair| pair.cpu),
+        Shape::Threads => ("4 threads", |pair| pair.cpu),
     }
 }
 

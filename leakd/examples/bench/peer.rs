@@ -2,9 +2,8 @@
 //! for bpftrace.
 
 use std::env;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use leakd::process::{MappingKind, mappings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::child::{Ending, tie};
 use crate::target::{Shape, Target};
 
 /// Names memleak's executable.
@@ -75,19 +75,16 @@ impl Peer {
     /// Attaches it to the program, and waits until that is slowed.
     pub fn attach(&self, target: &mut Target) -> Result<Attached> {
         let mut command = self.command(target.pid())?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name()))?;
-        let mut attached = Attached { child, name: self.name() };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = tie(&mut command).spawn();
+        let child = child.with_context(|| format!("cannot start {}", self.name()))?;
+        let mut attached = Attached { child: Ending(child), name: self.name() };
         let end = Instant::now() + PATIENCE;
         let (mut last, mut same) = (0.0, 0);
         // It sets its probes one by one: all are there once the price no longer
         // rises.
         while same < 3 {
-            if let Some(status) = attached.child.try_wait()? {
+            if let Some(status) = attached.child.0.try_wait()? {
                 bail!("{} ended at once ({status})", self.name());
             }
             ensure!(Instant::now() < end, "{} did not attach within a minute", self.name());
@@ -100,31 +97,23 @@ impl Peer {
     }
 }
 
-/// A tool at work; dropping it ends it.
+/// A tool at work.
 #[derive(Debug)]
 pub struct Attached {
-    child: Child,
+    child: Ending,
     name: &'static str,
 }
 
 impl Attached {
     /// Ends it, and waits until its probes are gone.
     pub fn end(mut self) -> Result<()> {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
+        kill(Pid::from_raw(self.child.0.id() as i32), Signal::SIGINT)?;
         let end = Instant::now() + PATIENCE;
-        while self.child.try_wait()?.is_none() {
+        while self.child.0.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "{} did not end within a minute", self.name);
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        // Our own child; it may have gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -143,8 +132,6 @@ fn c_library(pid: u32) -> Result<PathBuf> {
 
 /// A program of that name.
 pub fn in_path(name: &str) -> Option<PathBuf> {
-    let path: OsString = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|directory: PathBuf| directory.join(name))
-        .find(|file: &PathBuf| Path::is_file(file))
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::child::{Ending, tie};
 use crate::statistics::median;
 
 const SOURCE: &str = include_str!("target.c");
@@ -65,12 +66,11 @@ impl Program {
     /// Starts it.
     pub fn start(&self) -> Result<Target> {
         let path: PathBuf = self.directory.path().join("target");
-        let mut child = Command::new(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", path.display()))?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        let mut command = Command::new(&path);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = tie(&mut command).spawn();
+        let mut child = Ending(child.with_context(|| format!("cannot start {}", path.display()))?);
+        let (Some(stdin), Some(stdout)) = (child.0.stdin.take(), child.0.stdout.take()) else {
             bail!("the traced program has no pipes");
         };
         let mut target = Target { child, stdin, stdout: BufReader::new(stdout) };
@@ -80,10 +80,10 @@ impl Program {
     }
 }
 
-/// The running program; dropping it ends it.
+/// The running program.
 #[derive(Debug)]
 pub struct Target {
-    child: Child,
+    child: Ending,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
@@ -103,14 +103,14 @@ pub struct Pair {
 impl Target {
     /// Its pid.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     fn order(&mut self, order: &str) -> Result<Vec<u64>> {
         let mut line = String::new();
         writeln!(self.stdin, "{order}")?;
         if self.stdout.read_line(&mut line)? == 0 {
-            let status = self.child.wait()?;
+            let status = self.child.0.wait()?;
             bail!("the traced program ended at `{order}` ({status})");
         }
         line.split_whitespace()
@@ -138,13 +138,5 @@ impl Target {
     /// Allocates `blocks` blocks from `sites` call sites and forgets them.
     pub fn leak(&mut self, blocks: u32, sites: u32) -> Result<()> {
         self.order(&format!("leak {blocks} {sites}")).map(drop)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // Our own child; it may have gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
