@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::iter;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -130,7 +131,8 @@ pub fn in_path(program: &str) -> bool {
 /// The command as a message names it: program and first arguments, without what
 /// [`as_root`] puts in front.
 fn name(command: &Command) -> String {
-    let mut words: Vec<_> = iter::once(command.get_program())
+    let program = Path::new(command.get_program());
+    let mut words: Vec<_> = iter::once(program.file_name().unwrap_or_default())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
         .collect();
@@ -158,7 +160,7 @@ mod tests {
     /// Check that messages name what was run, and not how root was asked.
     #[test]
     fn names_commands() {
-        let mut direct = Command::new("apt-get");
+        let mut direct = Command::new("/usr/bin/apt-get");
         assert_eq!(name(direct.arg("update")), "`apt-get update`");
         let mut as_root = Command::new("sudo");
         as_root.args(["--", "env", "PATH=/bin", "A=b", "chown", "-R", "1", "x=y"]);

@@ -76,6 +76,10 @@ fn call_of_thread(tid: u32) -> Option<*mut Call> {
     if let Some(call) = THREADS.get_ptr_mut(tid) {
         return Some(call);
     }
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value, it would be copied to the BPF stack, which has no room"
+    )]
     let _ = THREADS.insert(tid, &NO_CALL, 1);
     THREADS.get_ptr_mut(tid)
 }

@@ -61,9 +61,8 @@ impl UprobePrograms {
 /// used for it: their program arrays are bound to one attach type from the
 /// first load on.
 fn best_method(loader: &ProgramLoader, limit: ProbeMethod) -> ProbeMethod {
-    let supported = |attach| {
-        loader.load("floor", attach).is_ok_and(|program| link::is_supported(&program))
-    };
+    let supported =
+        |attach| loader.load("floor", attach).is_ok_and(|program| link::is_supported(&program));
     if limit == ProbeMethod::Session && supported(UprobeAttach::Session) {
         ProbeMethod::Session
     } else if limit != ProbeMethod::Perf && supported(UprobeAttach::Multi) {

@@ -4,8 +4,10 @@
 //! aya 0.14 cannot: programs for uprobe_multi and uprobe sessions must be
 //! loaded with that attach type.
 
+mod cpus;
 pub mod features;
 pub mod link;
+mod map_type_information;
 pub mod object;
 pub mod program;
 pub mod sys;

@@ -98,12 +98,11 @@ impl ProgramLoader {
         let mut object = Object::parse(BYTES).map_err(|error| failed(&error))?;
         let features = aya::features();
         let mut btf = None;
-        if let Some(features) = features.btf() {
-            if let Some(fixed) =
+        if let Some(features) = features.btf()
+            && let Some(fixed) =
                 object.fixup_and_sanitize_btf(features).map_err(|error| failed(&error))?
-            {
-                btf = load_btf(&fixed.to_bytes()).ok();
-            }
+        {
+            btf = load_btf(&fixed.to_bytes()).ok();
         }
         let fds: HashMap<&str, RawFd> =
             loaded.maps().map(|(name, fd)| (name, fd.as_raw_fd())).collect();

@@ -10,7 +10,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+
+pub use super::cpus::possible_cpus;
+use super::map_type_information;
 
 /// BPF_MAP_CREATE.
 const MAP_CREATE: u32 = 0;
@@ -158,9 +160,13 @@ struct CreateAttribute {
     inner_map_fd: u32,
     numa_node: u32,
     name: [u8; 16],
+    interface: u32,
+    btf_fd: u32,
+    btf_key: u32,
+    btf_value: u32,
 }
 
-const _: () = assert!(size_of::<CreateAttribute>() == 44);
+const _: () = assert!(size_of::<CreateAttribute>() == 60);
 
 /// Attribute of the commands on one element.
 #[repr(C)]
@@ -269,6 +275,18 @@ fn create(spec: &MapSpec<'_>, template: Option<BorrowedFd<'_>>) -> io::Result<Ow
     };
     for (to, from) in attribute.name[..15].iter_mut().zip(spec.name.bytes()) {
         *to = from;
+    }
+    // Without it where the kernel wants none: it matters only to old ones.
+    let btf = match spec.map_type {
+        map_type::HASH | map_type::ARRAY => {
+            map_type_information::load(spec.key_size, spec.value_size).ok()
+        }
+        _ => None,
+    };
+    if let Some(btf) = &btf {
+        attribute.btf_fd = btf.as_raw_fd() as u32;
+        attribute.btf_key = map_type_information::KEY;
+        attribute.btf_value = map_type_information::VALUE;
     }
     // SAFETY: the layout of BPF_MAP_CREATE, without pointers.
     let fd = unsafe { bpf(MAP_CREATE, &mut attribute)? };
@@ -483,21 +501,6 @@ fn fits(shape: &MapShape, count: u32, keys: &[u8], values: Option<&[u8]>) -> io:
         ));
     }
     Ok(())
-}
-
-/// CPUs that the kernel keeps per-CPU values for, from the last number in
-/// /sys/devices/system/cpu/possible (`0-3`, `0,2-7`).
-pub fn possible_cpus() -> io::Result<usize> {
-    static CPUS: OnceLock<usize> = OnceLock::new();
-    if let Some(&cpus) = CPUS.get() {
-        return Ok(cpus);
-    }
-    const PATH: &str = "/sys/devices/system/cpu/possible";
-    let text = std::fs::read_to_string(PATH)?;
-    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
-    let last =
-        last.ok_or_else(|| io::Error::other(format!("cannot understand {PATH}: {text:?}")))?;
-    Ok(*CPUS.get_or_init(|| last + 1))
 }
 
 #[cfg(test)]

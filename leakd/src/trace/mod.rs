@@ -27,12 +27,7 @@ pub struct Trace {
 impl Trace {
     /// A trace by an engine that has passed its canary.
     pub fn new(engine: Engine, follow_forks: bool) -> Self {
-        Self {
-            engine,
-            symbolizer: Symbolizer::start(),
-            started: SystemTime::now(),
-            follow_forks,
-        }
+        Self { engine, symbolizer: Symbolizer::start(), started: SystemTime::now(), follow_forks }
     }
 
     /// The engine.

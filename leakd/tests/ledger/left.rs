@@ -68,12 +68,10 @@ fn check(trace: &mut Trace, program: &Path, scenario: usize, when: &str, passed_
 #[test]
 fn by_longjmp() {
     let interposer = plain_with_calls();
-    let interposed =
-        programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
+    let interposed = programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
     let own = programs::compile("leave.c", &["-DOWN"]);
     for method in [ProbeMethod::Session, ProbeMethod::Multi] {
-        let settings =
-            Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
+        let settings = Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
         let mut trace = Trace::start(settings);
         for scenario in 0..SCENARIOS.len() {
             check(&mut trace, &own, scenario, "1", 0);
@@ -99,8 +97,8 @@ fn by_exception() {
         let mut command = Command::new(&program);
         command.env("LD_PRELOAD", &preload).stderr(Stdio::null());
         let look = run(&mut trace, &mut command);
-        let counted = [Counter::Inserted, Counter::LostUnpaired]
-            .map(|counter| look.counters.get(counter));
+        let counted =
+            [Counter::Inserted, Counter::LostUnpaired].map(|counter| look.counters.get(counter));
         // The exceptions themselves are blocks, too, and freed when caught.
         assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
         let outstanding: u64 = look.sites.values().map(|site| site.outstanding_blocks()).sum();

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
+use super::test;
 use crate::process;
 use crate::{toolchain, workspace};
 
@@ -12,9 +13,7 @@ const BENCHMARK: &str = "bench";
 /// Builds the benchmark and runs it as root.
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
-    if !workspace::root().join("leakd/examples").join(BENCHMARK).with_extension("rs").is_file() {
-        bail!("leakd/examples/{BENCHMARK}.rs does not exist: there is nothing to measure yet");
-    }
+    test::install_programs()?;
     process::run(
         workspace::cargo().args(["build", "--locked", "--release", "--package", "leakd"]).args([
             "--bins",

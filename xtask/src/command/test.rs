@@ -8,19 +8,20 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::build;
 use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test: servers, allocators, C
 /// libraries and compilers.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 15] = [
     "binutils",
     "g++",
     "gcc",
     "gcc-multilib",
+    "libc6-arm64-cross",
     "libjemalloc2",
     "libmimalloc2.0",
+    "libstdc++6-arm64-cross",
     "libtcmalloc-minimal4",
     "musl-tools",
     "nginx-light",
@@ -44,29 +45,29 @@ struct TestProgram {
     /// The package's directory, in which tests run.
     directory: PathBuf,
     name: String,
-    /// It comes from a package's `tests/`: it attaches to real processes.
-    end_to_end: bool,
+    /// It uses the kernel: it loads BPF programs and probes real processes. So do
+    /// the unit tests of leakd's library.
+    needs_root: bool,
 }
 
-/// Runs the unit tests as the calling user and the end-to-end tests as root.
+/// Runs the tests that need no kernel as the calling user and the others as
+/// root.
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
-    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")?;
-    // The end-to-end tests start the finished programs, too.
-    build::packages(false, &["leakd", "leaky-server"])?;
-    let (end_to_end, unit): (Vec<_>, Vec<_>) =
-        programs()?.into_iter().partition(|program| program.end_to_end);
+    install_programs()?;
+    let (as_root, plain): (Vec<_>, Vec<_>) =
+        programs()?.into_iter().partition(|program| program.needs_root);
 
     let mut failed = Vec::new();
-    for program in &unit {
+    for program in &plain {
         say!("test {}", program.name);
         let mut command = Command::new(&program.path);
         command.env("CARGO_MANIFEST_DIR", &program.directory);
         execute(command, program, arguments, &mut failed)?;
     }
     let path = path_with_rustc()?;
-    for program in &end_to_end {
-        say!("test {} (end to end, as root)", program.name);
+    for program in &as_root {
+        say!("test {} (as root)", program.name);
         let variables =
             [("CARGO_MANIFEST_DIR", program.directory.as_os_str()), ("PATH", path.as_os_str())];
         let reason = "attach probes to the processes of the tests";
@@ -85,8 +86,13 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if !failed.is_empty() {
         bail!("tests failed: {}", failed.join(", "));
     }
-    say!("all tests passed: {} unit, {} end-to-end programs", unit.len(), end_to_end.len());
+    say!("all tests passed, in {} programs", plain.len() + as_root.len());
     Ok(())
+}
+
+/// Installs the programs that tests and benchmark trace.
+pub fn install_programs() -> Result<()> {
+    toolchain::apt::ensure(&PACKAGES, &SERVICES, "install the programs that the tests trace")
 }
 
 fn execute<'a>(
@@ -156,7 +162,7 @@ fn test_program(message: &Value) -> Option<TestProgram> {
         path: message["executable"].as_str()?.into(),
         directory,
         name: format!("{package}/{kind}/{target}"),
-        end_to_end: kind == "test",
+        needs_root: kind == "test" || (kind == "lib" && package == "leakd"),
     })
 }
 
@@ -164,8 +170,8 @@ fn test_program(message: &Value) -> Option<TestProgram> {
 mod tests {
     use super::*;
 
-    /// Check that test programs are told from other artifacts, and those from
-    /// `tests/` from unit tests.
+    /// Check that test programs are told from other artifacts, and those that use
+    /// the kernel from those that do not.
     #[test]
     fn reads_cargo_messages() {
         let message = |kind: &str, test: bool| {
@@ -178,10 +184,11 @@ mod tests {
             })
         };
         let program = test_program(&message("test", true)).expect("an end-to-end test");
-        assert!(program.end_to_end);
+        assert!(program.needs_root);
         assert_eq!(program.name, "leakd/test/attach");
         assert_eq!(program.directory, Path::new("/tree/leakd"));
-        assert!(!test_program(&message("lib", true)).expect("a unit test").end_to_end);
+        assert!(test_program(&message("lib", true)).expect("leakd's unit tests").needs_root);
+        assert!(!test_program(&message("bin", true)).expect("a unit test").needs_root);
         assert!(test_program(&message("bin", false)).is_none());
         assert!(test_program(&serde_json::json!({"reason": "build-finished"})).is_none());
     }

@@ -43,12 +43,8 @@ pub fn is_boilerplate(function: &str) -> bool {
 }
 
 /// Where the sources of standard libraries lie, as debug information has it.
-const LIBRARY_SOURCES: &[&str] = &[
-    "/library/alloc/src/",
-    "/library/core/src/",
-    "/library/std/src/",
-    "/include/c++/",
-];
+const LIBRARY_SOURCES: &[&str] =
+    &["/library/alloc/src/", "/library/core/src/", "/library/std/src/", "/include/c++/"];
 
 /// How names begin of what Rust's library does for its own types.
 const LIBRARY_TYPES: &[&str] = &["<u8 as alloc::", "<str as alloc::", "<[T] as alloc::"];
@@ -56,8 +52,7 @@ const LIBRARY_TYPES: &[&str] = &["<u8 as alloc::", "<str as alloc::", "<[T] as a
 /// Whether a frame only works on behalf of its caller: by where its source is,
 /// if that is known, else by its name.
 pub fn is_library(frame: &Frame) -> bool {
-    let from_library =
-        |file: &String| LIBRARY_SOURCES.iter().any(|source| file.contains(source));
+    let from_library = |file: &String| LIBRARY_SOURCES.iter().any(|source| file.contains(source));
     frame.file.as_ref().is_some_and(from_library)
         || frame.function.as_deref().is_some_and(|name| {
             is_boilerplate(name) || LIBRARY_TYPES.iter().any(|start| name.starts_with(start))

@@ -23,8 +23,7 @@ pub fn push(page: &mut Page, stack: &[Frame], end: StackEnd) {
     let culprit = name::culprit(stack);
     let shown = Shown::of(stack.len(), culprit.unwrap_or(0), page.all_frames);
     let visible = stack.iter().enumerate().filter(|(index, _)| shown.has(*index));
-    let widest =
-        visible.map(|(_, frame)| columns(&place(frame, page.width))).max().unwrap_or(0);
+    let widest = visible.map(|(_, frame)| columns(&place(frame, page.width))).max().unwrap_or(0);
     // Functions get the larger part of a line.
     let room = page.width.saturating_sub(INDENT.len() + 2);
     let place_room = widest.min(room * 2 / 5);

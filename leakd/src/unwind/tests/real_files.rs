@@ -200,7 +200,6 @@ fn random_addresses() {
 
 /// Check the same on Debian's libraries for aarch64.
 #[test]
-#[ignore = "needs Debian's libc6-arm64-cross and libstdc++6-arm64-cross"]
 fn random_addresses_aarch64() {
     let mut covered = 0;
     for name in ["libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1", "libm.so.6"] {

@@ -1,0 +1,60 @@
+//! BTF for the maps that stand in maps of maps.
+//!
+//! Before 6.2 the kernel compares, among other things, where a map's values
+//! have a timer (`bpf_map_meta_equal`), and notes "no BTF" and "BTF without a
+//! timer" as two different places. The templates come from aya with BTF, so
+//! the maps that are to stand in for them need some, too: an integer as key
+//! and an opaque structure as value will do.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::sys;
+
+const BTF_LOAD: u32 = 18;
+const MAGIC: u16 = 0xeb9f;
+const KIND_INT: u32 = 1 << 24;
+const KIND_STRUCT: u32 = 4 << 24;
+/// The type number of the key in [`load`]'s BTF.
+pub(super) const KEY: u32 = 1;
+/// The type number of the value.
+pub(super) const VALUE: u32 = 2;
+
+/// Attribute of BPF_BTF_LOAD.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttribute {
+    btf: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    padding: u32,
+}
+
+const _: () = assert!(size_of::<LoadAttribute>() == 32);
+
+/// Loads BTF with an integer of `key_size` bytes and a structure of
+/// `value_size` bytes (Documentation/bpf/btf.rst).
+pub(super) fn load(key_size: u32, value_size: u32) -> io::Result<OwnedFd> {
+    let strings = b"\0key\0value\0";
+    let types = [1, KIND_INT, key_size, key_size * 8, 5, KIND_STRUCT, value_size];
+    let types_size = 4 * types.len() as u32;
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend(MAGIC.to_ne_bytes());
+    bytes.extend([1, 0]); // version, flags
+    for word in [24, 0, types_size, types_size, strings.len() as u32] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(types.iter().flat_map(|word: &u32| word.to_ne_bytes()));
+    bytes.extend(strings);
+    let mut attribute = LoadAttribute {
+        btf: bytes.as_ptr() as u64,
+        size: bytes.len() as u32,
+        ..LoadAttribute::default()
+    };
+    // SAFETY: the layout of BPF_BTF_LOAD; `btf` is good for `size` bytes.
+    let fd = unsafe { sys::bpf(BTF_LOAD, &mut attribute)? };
+    // SAFETY: the kernel has just made this descriptor, and for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
