@@ -24,6 +24,8 @@ pub struct Ledger {
     sampling: OwnedFd,
     threads: OwnedFd,
     used: [bool; TARGETS],
+    /// Where the search for a free slot begins.
+    next: usize,
 }
 
 /// One target's own maps.
@@ -53,12 +55,16 @@ impl Ledger {
             sampling: map("SAMPLING")?,
             threads: map("THREADS")?,
             used: [false; TARGETS],
+            next: 0,
         })
     }
 
     /// Opens a slot for a process, with room for `quota` blocks.
     pub fn open(&mut self, tgid: u32, quota: u32) -> io::Result<SlotMaps> {
-        let free = self.used.iter().position(|used| !used).ok_or_else(|| {
+        // The one that was given back longest ago: a link may outlive its slot for
+        // a moment, since a child process has it, too, between fork and exec.
+        let mut slots = (0..TARGETS).map(|step| (self.next + step) % TARGETS);
+        let free = slots.find(|slot| !self.used[*slot]).ok_or_else(|| {
             io::Error::other(format!("{TARGETS} processes are traced already: detach one first"))
         })?;
         let slot = free as u16;
@@ -89,6 +95,7 @@ impl Ledger {
         sys::map_update(self.sites.as_fd(), &key, &sites.as_raw_fd().to_ne_bytes(), 0)?;
         sys::map_update(self.slots.as_fd(), &tgid.to_ne_bytes(), &key, 0)?;
         self.used[free] = true;
+        self.next = free + 1;
         Ok(SlotMaps { slot, blocks, sites, quota, tgid })
     }
 
@@ -105,7 +112,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives a slot back. Its links must be gone.
+    /// Gives a slot back. Links that are still there do nothing from then on.
     pub fn close(&mut self, maps: &SlotMaps) -> io::Result<()> {
         let key = u32::from(maps.slot).to_ne_bytes();
         // Every step is tried, so that one failure leaves as little as can be.
@@ -113,7 +120,7 @@ impl Ledger {
             sys::map_delete(self.slots.as_fd(), &maps.tgid.to_ne_bytes()).map(drop),
             sys::map_delete(self.blocks.as_fd(), &key).map(drop),
             sys::map_delete(self.sites.as_fd(), &key).map(drop),
-            self.write_config(maps.slot, &TargetConfig::default()),
+            self.write_config(maps.slot, &TargetConfig { paused: 1, ..TargetConfig::default() }),
         ];
         if let Some(used) = self.used.get_mut(usize::from(maps.slot)) {
             *used = false;

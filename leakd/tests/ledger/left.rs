@@ -2,6 +2,8 @@
 //! mid-call. What comes after them must be seen all the same.
 
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,10 +14,9 @@ use leakd_common::target::Counter;
 
 use super::driver::Driver;
 use super::interposed::plain_with_calls;
-use super::model::{Habits, Model};
+use super::model::{Habits, Model, Totals};
 use super::operation::{Kind, Operation, THREADS};
 use super::programs;
-use super::session::compare;
 use super::trace::{QUOTA, Trace};
 
 /// Scenarios of `leave.c`.
@@ -121,10 +122,6 @@ fn by_detaching() {
             Operation { source, extra: 1, ..Operation::new(kind, thread, size) }
         })
         .collect();
-    let exact: Vec<Operation> = (0..400)
-        .map(|number| Operation::new(Kind::Malloc, number, 1 + number))
-        .chain((0..300).map(Operation::free))
-        .collect();
     for _ in 0..20 {
         driver.begin_to_repeat(0, &busy);
         let slot = trace.attach(driver.pid());
@@ -132,13 +129,65 @@ fn by_detaching() {
         driver.finish(0, busy.len());
 
         let slot = trace.attach(driver.pid());
-        let outcomes = driver.run(0, &exact);
-        let mut model = Model::new(Habits::default(), &[]);
-        model.perform(0, &exact, &outcomes);
-        let seen = trace.totals(slot, &driver);
-        let difference = compare("after an interrupted trace", &model.totals(), &seen);
+        check_exactly(&mut trace, &mut driver, slot);
         trace.detach(slot);
-        difference.unwrap_or_else(|difference| panic!("{difference}"));
-        driver.run(exact.len(), &(300..400).map(Operation::free).collect::<Vec<_>>());
     }
+}
+
+/// Check that a trace is exact although the probes of the one before it are
+/// still there: a child process that has been forked, and not come to exec
+/// yet, has their descriptors, too.
+#[test]
+fn by_a_child_with_the_descriptors() {
+    let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
+    let mut driver = Driver::start(&[]);
+    let slot = trace.attach(driver.pid());
+    let (begun, begin) = std::io::pipe().expect("a pipe");
+    let (held, release) = std::io::pipe().expect("a pipe");
+    let (begin, held) = (OwnedFd::from(begin), OwnedFd::from(held));
+    let release_in_parent = release.as_raw_fd();
+    let child = std::thread::spawn(move || {
+        let mut command = Command::new("true");
+        // SAFETY: read(2), write(2) and close(2) on the child's own copies of
+        // descriptors, with one byte of its stack, are safe between fork and
+        // exec, and nothing there uses the one that is closed.
+        unsafe {
+            command.pre_exec(move || {
+                // The end of the test, whichever, is to release the child.
+                libc::close(release_in_parent);
+                nix::unistd::write(&begin, &[0])?;
+                nix::unistd::read(&held, &mut [0])?;
+                Ok(())
+            });
+        }
+        command.status()
+    });
+    (&begun).read_exact(&mut [0]).expect("the child has begun");
+    trace.detach(slot);
+    let slot = trace.attach(driver.pid());
+    check_exactly(&mut trace, &mut driver, slot);
+    (&release).write_all(b"g").expect("the child waits");
+    let status = child.join().expect("a thread").expect("cannot start true");
+    assert!(status.success(), "{status}");
+    check_exactly(&mut trace, &mut driver, slot);
+}
+
+/// Allocates and frees under a trace that has seen nothing outstanding yet;
+/// leaves nothing.
+fn check_exactly(trace: &mut Trace, driver: &mut Driver, slot: u16) {
+    let exact: Vec<Operation> = (0..400)
+        .map(|number| Operation::new(Kind::Malloc, number, 1 + number))
+        .chain((0..300).map(Operation::free))
+        .collect();
+    let before = trace.totals(slot, driver);
+    let outcomes = driver.run(0, &exact);
+    let mut model = Model::new(Habits::default(), &[]);
+    model.perform(0, &exact, &outcomes);
+    let (expected, seen) = (model.totals(), trace.totals(slot, driver));
+    let calls = |totals: &Totals| (totals.inserted, totals.removed, totals.unknown_frees);
+    let (now, then) = (calls(&seen), calls(&before));
+    assert_eq!((now.0 - then.0, now.1 - then.1, now.2 - then.2), calls(&expected));
+    assert_eq!(seen.outstanding, expected.outstanding);
+    assert!(seen.faults.is_empty(), "{:?}", seen.faults);
+    driver.run(exact.len(), &(300..400).map(Operation::free).collect::<Vec<_>>());
 }

@@ -127,7 +127,7 @@ fn attach(trace: &mut Trace, driver: &mut Driver, habits: Habits) -> (u16, Model
 }
 
 /// What differs, as text.
-pub fn compare(when: &str, expected: &Totals, seen: &Totals) -> Result<(), String> {
+fn compare(when: &str, expected: &Totals, seen: &Totals) -> Result<(), String> {
     if expected == seen {
         return Ok(());
     }
