@@ -10,6 +10,7 @@ mod exactness;
 mod harness;
 mod languages;
 mod lifecycle;
+mod mappings;
 mod real_programs;
 mod run_command;
 mod support;

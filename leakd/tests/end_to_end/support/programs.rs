@@ -31,6 +31,22 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("plugin_host", "cc -O2", "plugin_host.c"),
     ("plugin_allocator.so", "cc -O2 -shared -fPIC", "plugin_allocator.c"),
     ("plugin_plain.so", "cc -O2 -shared -fPIC", "plugin_plain.c"),
+    ("reload", "cc -O2", "reload.c"),
+    (
+        "reloaded_first.so",
+        "cc -O2 -shared -fPIC -DNAME=first -DSIZE=1100 -DFRAME=256",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_second.so",
+        "cc -O2 -shared -fPIC -DNAME=second -DSIZE=1300 -DFRAME=512",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_third.so",
+        "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DFRAME=272",
+        "reloaded.c",
+    ),
     ("longjmp", "cc -O2", "longjmp.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
