@@ -5,6 +5,7 @@
  *
  * A library's blocks are all of one size, so that it is known who took them.
  * Before it begins it says where each library comes to lie. */
+#define _GNU_SOURCE
 #include "common.h"
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -34,17 +34,17 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("reload", "cc -O2", "reload.c"),
     (
         "reloaded_first.so",
-        "cc -O2 -shared -fPIC -DNAME=first -DSIZE=1100 -DFRAME=256",
+        "cc -O2 -shared -fPIC -DNAME=first -DSIZE=1100 -DFRAME=1024",
         "reloaded.c",
     ),
     (
         "reloaded_second.so",
-        "cc -O2 -shared -fPIC -DNAME=second -DSIZE=1300 -DFRAME=512",
+        "cc -O2 -shared -fPIC -DNAME=second -DSIZE=1300 -DFRAME=2048",
         "reloaded.c",
     ),
     (
         "reloaded_third.so",
-        "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DFRAME=272",
+        "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DFRAME=1040",
         "reloaded.c",
     ),
     ("longjmp", "cc -O2", "longjmp.c"),
