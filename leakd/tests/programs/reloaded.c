@@ -1,7 +1,11 @@
 /* One of several libraries that come to lie at the same place. Each is told by
- * the size of its blocks (SIZE), the names of its functions (NAME) and the size
- * of its frames (FRAME); the code is of equal length, so that a return address
- * in one is an address in the middle of another, too. */
+ * the size of its blocks (SIZE), the names of its functions (NAME) and the sizes
+ * of its frames (MIDDLE, OUTER); the code is of equal length, so that a return
+ * address in one is one in another, too.
+ *
+ * The frame of the middle function is so large that the table of one library,
+ * taken for the next one's, leads just past the outermost function: a stack
+ * that looks whole. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +25,7 @@ ALONE void IN(innermost)(char *use)
 
 ALONE void IN(middle)(char *use)
 {
-	char room[FRAME];
+	char room[MIDDLE];
 	memset(room, use[0], sizeof room);
 	IN(innermost)(room);
 	use[1] += room[1];
@@ -29,7 +33,7 @@ ALONE void IN(middle)(char *use)
 
 ALONE void IN(outermost)(char *use)
 {
-	char room[2 * FRAME];
+	char room[OUTER];
 	memset(room, use[0], sizeof room);
 	IN(middle)(room);
 	use[1] += room[1];
