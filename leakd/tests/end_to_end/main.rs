@@ -8,6 +8,7 @@ mod allocators;
 mod bad_input;
 mod exactness;
 mod harness;
+mod jit;
 mod languages;
 mod lifecycle;
 mod mappings;

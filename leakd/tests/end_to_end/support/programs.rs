@@ -49,6 +49,7 @@ const RECIPES: &[(&str, &str, &str)] = &[
         "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DMIDDLE=3104 -DOUTER=1024",
         "reloaded.c",
     ),
+    ("jit", "cc -O2", "jit.c"),
     ("longjmp", "cc -O2", "longjmp.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
