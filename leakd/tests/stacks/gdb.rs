@@ -22,16 +22,15 @@ fn total(stacks: &Stacks) -> u64 {
 }
 
 /// What gdb finds.
-fn by_gdb(program: &Path, arguments: &[&str]) -> Stacks {
+fn by_gdb(program: &Path, argument: &str) -> Stacks {
     let folder = tempfile::tempdir().expect("a folder for what gdb writes");
     let (input, output) = (folder.path().join("input"), folder.path().join("output"));
     std::fs::write(&input, "g").expect("cannot write the program's input");
     let gdb = Command::new("gdb")
         .args(["-batch", "-nx", "-x"])
         .arg(source("walk.py"))
-        .arg("--args")
         .arg(program)
-        .args(arguments)
+        .env("ARGUMENT", argument)
         .env("INPUT", &input)
         .env("OUTPUT", &output)
         .env("LC_ALL", "C")
@@ -56,9 +55,9 @@ fn by_gdb(program: &Path, arguments: &[&str]) -> Stacks {
 }
 
 /// What leakd finds.
-fn by_leakd(program: &Path, arguments: &[&str]) -> Stacks {
+fn by_leakd(program: &Path, argument: &str) -> Stacks {
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(Some(argument).filter(|argument| !argument.is_empty()));
     let mut process = Process::start_ready(command);
     let mut trace = Trace::start();
     let slot = trace.attach(process.pid());
@@ -90,9 +89,9 @@ fn equal(gdb: &Stacks, leakd: &Stacks) -> u64 {
 }
 
 /// Compares the two runs; gives the calls that are equal and all calls.
-fn compare(program: &Path, arguments: &[&str]) -> (u64, u64) {
-    let gdb = by_gdb(program, arguments);
-    let leakd = by_leakd(program, arguments);
+fn compare(program: &Path, argument: &str) -> (u64, u64) {
+    let gdb = by_gdb(program, argument);
+    let leakd = by_leakd(program, argument);
     assert_eq!(total(&leakd), total(&gdb), "the two runs made other calls");
     let (equal, all) = (equal(&gdb, &leakd), total(&gdb));
     let frames: u64 = gdb.iter().map(|(stack, calls)| stack.len() as u64 * calls).sum();
@@ -108,7 +107,7 @@ fn compare(program: &Path, arguments: &[&str]) -> (u64, u64) {
 /// coroutines and callbacks: 999 of 1,000 stacks, out of 5,000 or more.
 #[test]
 fn cpp_workload() {
-    let (equal, all) = compare(&compile("workload.cpp", &["-std=c++20"]), &[]);
+    let (equal, all) = compare(&compile("workload.cpp", &["-std=c++20"]), "");
     assert!(all >= 5000, "only {all} stacks");
     assert!(equal * 1000 >= all * 999, "{equal} of {all} stacks are equal");
 }
@@ -119,14 +118,14 @@ fn cpp_workload() {
 fn hard_cases() {
     let plugin = compile("hard_plugin.c", &["-shared", "-fPIC"]);
     let plugin = plugin.to_str().expect("a path in UTF-8");
-    let (equal, all) = compare(&compile("hard.c", &["-DWITH_PLUGIN"]), &[plugin]);
+    let (equal, all) = compare(&compile("hard.c", &["-DWITH_PLUGIN"]), plugin);
     assert_eq!(equal, all);
 }
 
 /// Check every stack of the hard cases in a static program.
 #[test]
 fn hard_cases_static() {
-    let (equal, all) = compare(&compile("hard.c", &["-static"]), &[]);
+    let (equal, all) = compare(&compile("hard.c", &["-static"]), "");
     assert_eq!(equal, all);
 }
 
@@ -134,6 +133,6 @@ fn hard_cases_static() {
 /// anywhere.
 #[test]
 fn hard_cases_static_pie() {
-    let (equal, all) = compare(&compile("hard.c", &["-static-pie"]), &[]);
+    let (equal, all) = compare(&compile("hard.c", &["-static-pie"]), "");
     assert_eq!(equal, all);
 }

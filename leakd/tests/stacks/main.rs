@@ -13,4 +13,5 @@
 //! fails, saying so, where one of them is missing.
 
 mod gdb;
+mod signal;
 mod support;

@@ -1,15 +1,17 @@
 """Run by gdb: writes the stack of every call of an allocating function that a
 program makes between begin_work() and end_work(), and where its code is.
 
-    gdb -batch -nx -x walk.py --args PROGRAM ARGUMENTS
+    gdb -batch -nx -x walk.py PROGRAM
 
-INPUT and OUTPUT, in the environment, are files: what the program reads, and
-what is written here. A line of OUTPUT is a stack, its return addresses in hex,
+In the environment: ARGUMENT, what the program is given as its argument (if it
+is not empty); INPUT and OUTPUT, files: what the program reads, and what is
+written here. A line of OUTPUT is a stack, its return addresses in hex,
 innermost first; "map" and a line of /proc/PID/maps; or "end" as the last one.
 Frames that gdb makes up, for inlined functions and for tail calls, are left
 out.
 """
 import os
+import shlex
 
 import gdb
 
@@ -58,8 +60,8 @@ for setting in (
     gdb.execute("set " + setting)
 gdb.execute("handle all nostop noprint pass")
 gdb.Breakpoint("*begin_work", temporary=True)
-gdb.execute("set args %s <'%s' >/dev/null" % (gdb.parameter("args"), os.environ["INPUT"]))
-gdb.execute("run")
+arguments = shlex.quote(os.environ["ARGUMENT"]) if os.environ["ARGUMENT"] else ""
+gdb.execute("run %s <%s >/dev/null" % (arguments, shlex.quote(os.environ["INPUT"])))
 
 probes = []
 for function in FUNCTIONS:
