@@ -108,6 +108,7 @@ mod tests {
             frame_pointer_steps,
             time_ns,
             frames: frames.into(),
+            instructions: 0,
         }
     }
 

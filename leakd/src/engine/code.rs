@@ -33,8 +33,7 @@ impl MappedCode {
     }
 
     /// What is at an address in it.
-    pub fn address(&self, pid: u32, address: u64) -> CodeAddress {
-        let lookup = Lookup::Return;
+    pub fn address(&self, pid: u32, address: u64, lookup: Lookup) -> CodeAddress {
         match (&self.mapping.kind, &self.object) {
             (MappingKind::File { .. }, Some(object)) => CodeAddress::File {
                 object: Arc::clone(&object.file),
@@ -69,11 +68,10 @@ impl Code {
         self.current.iter()
     }
 
-    /// The code that a call that was made at some time returned to: `address`
-    /// is the return address.
-    pub fn at(&self, address: u64, time_ns: u64) -> Option<&Arc<MappedCode>> {
-        // The call is the instruction before.
-        let call = address.saturating_sub(1);
+    /// The code that an address of a stack lay in, at some time.
+    pub fn at(&self, address: u64, lookup: Lookup, time_ns: u64) -> Option<&Arc<MappedCode>> {
+        // The call is the instruction before the one that it returns to.
+        let call = address.saturating_sub(u64::from(lookup == Lookup::Return));
         let holds =
             |code: &&Arc<MappedCode>| (code.mapping.begin..code.mapping.end).contains(&call);
         let gone = self.past.iter().filter(|(_, gone_ns)| time_ns < *gone_ns);

@@ -86,6 +86,19 @@ impl Engine {
                 }
                 Some(Event::NewSite { slot, site })
             }
+            Announcement::PageFaultStack(mut stack) => {
+                let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
+                let target = self.targets.get_mut(&slot)?;
+                if stack.epoch == target.epoch {
+                    if target.code.misled(&stack) {
+                        stack.end = StackEnd::Stale as u32;
+                    }
+                    target.page_fault_stacks.insert(stack.site, stack);
+                }
+                target.refresh_due |= lost_its_way;
+                self.refresh_if_due(slot);
+                None
+            }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
             Announcement::Exec { slot, epoch, time_ns } => {
                 if epoch != self.targets.get(&slot)?.epoch {
@@ -124,6 +137,7 @@ impl Engine {
         target.code.replace_all(time_ns);
         target.unplaced.clear();
         self.stacks.forget(target.pid());
+        target.page_fault_stacks.clear();
         let old = std::mem::take(&mut target.stacks);
         if let Ok(info) = target.process.refresh() {
             target.info = info;

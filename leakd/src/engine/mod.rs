@@ -13,6 +13,7 @@
 //! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
+//! | [`page_faults`] | call sites of page faults |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
@@ -21,6 +22,7 @@ pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
+pub mod page_faults;
 mod plain;
 pub mod probes;
 pub mod rings;
@@ -32,7 +34,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
@@ -155,7 +157,8 @@ pub struct Engine {
     drain: Interval,
     objects: CodeObjects,
     settings: Settings,
-    _object: BpfObject,
+    page_faults: Option<OwnedFd>,
+    object: BpfObject,
 }
 
 impl Engine {
@@ -178,7 +181,8 @@ impl Engine {
             drain: follow::drain_interval(),
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
-            _object: object,
+            page_faults: None,
+            object,
         })
     }
 

@@ -14,7 +14,7 @@ use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
 use crate::process::{FileIdentity, ProcessHandle, ProcessInfo};
-use crate::symbol::CodeAddress;
+use crate::symbol::{CodeAddress, Lookup};
 use crate::unwind::SyncReport;
 
 /// From when on a target's allocations are seen.
@@ -61,6 +61,7 @@ pub struct Target {
     pub(super) without_table: BTreeMap<String, String>,
     /// Call sites with addresses that no known mapping holds.
     pub(super) unplaced: Vec<u64>,
+    pub(super) page_fault_stacks: HashMap<u64, Stack>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
     pub(super) seen_from: SeenFrom,
@@ -147,12 +148,25 @@ impl Target {
         self.stacks.get(&site).map(|known| &known.stack)
     }
 
-    /// What is at each return address of a call site's stack, innermost first;
-    /// empty if the stack has not been announced.
+    /// The stack of a call site of page faults, if it has been announced.
+    pub fn page_fault_stack(&self, site: u64) -> Option<&Stack> {
+        self.page_fault_stacks.get(&site)
+    }
+
+    /// What is at an address of the process now.
+    pub fn code_address(&self, address: u64, lookup: Lookup) -> CodeAddress {
+        match self.code.at(address, lookup, u64::MAX) {
+            Some(code) => code.address(self.pid(), address, lookup),
+            None => CodeAddress::Unmapped { address },
+        }
+    }
+
+    /// What is at each address of a call site's stack, innermost first; empty
+    /// if the stack has not been announced.
     pub fn code_addresses(&self, site: u64) -> impl Iterator<Item = CodeAddress> {
-        self.stacks.get(&site).into_iter().flat_map(|known| {
-            known.stack.frames.iter().zip(&known.code).map(|(&address, code)| match code {
-                Some(code) => code.address(self.pid(), address),
+        self.stacks.get(&site).into_iter().flat_map(|KnownStack { stack, code }| {
+            stack.addresses().zip(code).map(|((address, lookup), code)| match code {
+                Some(code) => code.address(self.pid(), address, lookup),
                 None => CodeAddress::Unmapped { address },
             })
         })
@@ -164,8 +178,8 @@ impl Target {
         if self.code.misled(&stack) {
             stack.end = StackEnd::Stale as u32;
         }
-        let at = |address: &u64| self.code.at(*address, stack.time_ns).cloned();
-        let code: Box<[_]> = stack.frames.iter().map(at).collect();
+        let at = |(address, lookup)| self.code.at(address, lookup, stack.time_ns).cloned();
+        let code: Box<[_]> = stack.addresses().map(at).collect();
         let whole = code.iter().all(Option::is_some);
         if !whole {
             self.unplaced.push(stack.site);
@@ -179,9 +193,9 @@ impl Target {
     pub(super) fn place_stacks(&mut self) {
         for site in std::mem::take(&mut self.unplaced) {
             let Some(KnownStack { stack, code }) = self.stacks.get_mut(&site) else { continue };
-            for (address, code) in stack.frames.iter().zip(code.iter_mut()) {
+            for ((address, lookup), code) in stack.addresses().zip(code.iter_mut()) {
                 if code.is_none() {
-                    *code = self.code.at(*address, stack.time_ns).cloned();
+                    *code = self.code.at(address, lookup, stack.time_ns).cloned();
                 }
             }
         }
@@ -192,7 +206,8 @@ impl Target {
         if self.code.all_settled() {
             return;
         }
-        for KnownStack { stack, .. } in self.stacks.values_mut() {
+        let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
+        for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
             if self.code.newly_misled(stack) {
                 stack.end = StackEnd::Stale as u32;
             }
@@ -202,7 +217,7 @@ impl Target {
     /// Takes over for which files there is no table.
     pub(super) fn note_without_table(&mut self, report: &SyncReport) {
         for (begin, why) in &report.without_table {
-            let code = self.code.at(begin + 1, u64::MAX);
+            let code = self.code.at(*begin, Lookup::Instruction, u64::MAX);
             let object = code.and_then(|code| code.object.as_ref());
             let path = object.map(|object| object.file.path().display().to_string());
             let module = path.unwrap_or_else(|| "[vdso]".to_owned());

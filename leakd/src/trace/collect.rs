@@ -12,7 +12,7 @@ use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{self, CodeAddress, Frame, ObjectKey, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -72,15 +72,17 @@ fn probe(function: &ProbedFunction) -> model::Probe {
 /// The frames of each address that occurs in a stack of the report.
 struct Names(HashMap<Place, Vec<Frame>>);
 
-/// An address, and what was mapped there: a file and the offset in it.
-type Place = (u64, Option<(ObjectKey, u64)>);
+/// An address, what was mapped there (a file and the offset in it) and how it is
+/// looked up.
+type Place = (u64, Option<(ObjectKey, u64)>, Option<Lookup>);
 
 fn place(address: &CodeAddress) -> Place {
     match address {
-        CodeAddress::File { object, offset, address, .. } => {
-            (*address, Some((object.key(), *offset)))
+        CodeAddress::File { object, offset, address, lookup } => {
+            (*address, Some((object.key(), *offset)), Some(*lookup))
         }
-        other => (other.address(), None),
+        CodeAddress::Jit { address, lookup, .. } => (*address, None, Some(*lookup)),
+        CodeAddress::Unmapped { address } => (*address, None, None),
     }
 }
 
@@ -126,7 +128,7 @@ fn site_snapshot(
     let code: Vec<CodeAddress> = target.code_addresses(key).collect();
     let places: Vec<Place> = code.iter().map(place).collect();
     let mut files = DefaultHasher::new();
-    for (_, file) in &places {
+    for (_, file, _) in &places {
         file.map(|(file, _)| file).hash(&mut files);
     }
     SiteSnapshot {
@@ -134,7 +136,7 @@ fn site_snapshot(
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
         frames: places.iter().map(|&place| names.frames(place)).collect(),
-        addresses: places.iter().map(|(address, _)| *address).collect(),
+        addresses: places.iter().map(|(address, ..)| *address).collect(),
         files: files.finish(),
         outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
