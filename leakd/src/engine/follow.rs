@@ -223,14 +223,18 @@ impl Engine {
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
         let mapped = mappings(pid)?;
         let objects = &mut self.objects;
+        // What has come and gone again has misled nobody since then.
+        let mut removed_ns = looked_ns;
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
             // Before the probes, so that the first stacks are whole already.
             let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
             target.note_without_table(&synced);
+            removed_ns = synced.removed_ns;
         }
         target.doubt_stacks();
-        target.code.settle(snapshot::now_ns().map_err(super::system("the clock"))?);
+        let inserted_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
+        target.code.settle(removed_ns, inserted_ns);
         target.place_stacks();
         target.refresh_took = began.elapsed();
         let fresh: Vec<Arc<CodeObject>> =
