@@ -3,9 +3,11 @@
 mod command;
 mod process;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +48,22 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the tests, or a command, on other kernels in virtual machines
+    ///
+    /// The command runs as root in this machine's files, whose changes are kept
+    /// in memory and lost at its end. The exit status is the command's; 124 if
+    /// it took too long, 125 if the kernel panicked or gave no result.
+    Vm {
+        /// Kernels, as 6.1 or 7.2; none: all that there are
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// For how long each kernel may take
+        #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+        timeout: u64,
+        /// A command with its arguments, or a script in one word; none: the tests
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Check format, warnings, dependencies and file sizes
     Lint,
     /// All that continuous integration runs: lint, then test
@@ -59,6 +77,9 @@ fn main() -> ExitCode {
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
         Command::Bench { arguments } => command::bench::run(&arguments),
+        Command::Vm { kernels, timeout, command } => {
+            return finish(vm::run(&kernels, &command, Duration::from_secs(timeout)));
+        }
         Command::Lint => command::lint::run(),
         Command::Ci => command::lint::run().and_then(|()| command::test::run(&[])),
     };

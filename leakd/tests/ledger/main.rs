@@ -18,6 +18,8 @@
 
 mod driver;
 mod full;
+#[path = "../support/host.rs"]
+mod host;
 mod interposed;
 mod left;
 mod model;
