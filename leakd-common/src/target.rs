@@ -70,6 +70,8 @@ pub enum Counter {
     StacksIncomplete = 13,
     /// Calls inside an allocator call, which are not counted as allocations.
     Nested = 14,
+    /// Page faults whose call site found no room.
+    LostPageFaults = 15,
 }
 
 /// Number of counters, with room to grow.

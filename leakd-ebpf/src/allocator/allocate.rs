@@ -1,7 +1,7 @@
 //! Functions that hand memory out: the entry remembers what was asked for,
 //! the return records what was given.
 
-use super::{THREADS, no_private_stack};
+use super::{NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, no_private_stack};
 use crate::{
     ledger::{Blocks, Sites, TARGETS, count, weight},
     support::{Registers, opaque, read_user},

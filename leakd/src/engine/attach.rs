@@ -53,6 +53,7 @@ impl Engine {
             mappings: Vec::new(),
             attached: HashSet::new(),
             stacks: HashMap::new(),
+            page_fault_stacks: HashMap::new(),
             epoch: 0,
             sample_bytes,
             seen_from,
@@ -121,6 +122,7 @@ impl Engine {
         if let Some(mut target) = self.targets.remove(&slot) {
             target.probes.detach();
             self.stacks.forget(target.pid());
+            self.forget_page_faults(slot);
             if let Err(error) = self.ledger.close(&target.maps) {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }

@@ -64,6 +64,17 @@ impl Engine {
                 }
                 Some(Event::NewSite { slot, site })
             }
+            Announcement::PageFaultStack(stack) => {
+                let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
+                let target = self.targets.get_mut(&slot)?;
+                if stack.epoch == target.epoch {
+                    target.page_fault_stacks.insert(stack.site, stack);
+                }
+                if lost_its_way && target.refreshed.elapsed() >= REFRESH_AT_MOST {
+                    self.refresh_or_warn(slot);
+                }
+                None
+            }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
             Announcement::Exec { slot, epoch } => {
                 self.restart(slot, epoch);
@@ -102,6 +113,7 @@ impl Engine {
         target.code.clear();
         target.mappings.clear();
         self.stacks.forget(target.pid());
+        target.page_fault_stacks.clear();
         let old = std::mem::take(&mut target.stacks);
         if let Ok(info) = target.process.refresh() {
             target.info = info;

@@ -11,12 +11,14 @@
 //! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
+//! | [`page_faults`] | call sites of page faults |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
+pub mod page_faults;
 mod plain;
 pub mod probes;
 pub mod rings;
@@ -27,7 +29,7 @@ pub mod target;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
@@ -142,7 +144,8 @@ pub struct Engine {
     announcements: mpsc::Receiver<Announcement>,
     objects: CodeObjects,
     settings: Settings,
-    _object: BpfObject,
+    page_faults: Option<OwnedFd>,
+    object: BpfObject,
 }
 
 impl Engine {
@@ -162,7 +165,8 @@ impl Engine {
             announcements,
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
-            _object: object,
+            page_faults: None,
+            object,
         })
     }
 

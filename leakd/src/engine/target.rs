@@ -59,6 +59,7 @@ pub struct Target {
     pub(super) mappings: Vec<ExecutableMapping>,
     pub(super) attached: HashSet<FileIdentity>,
     pub(super) stacks: HashMap<u64, Stack>,
+    pub(super) page_fault_stacks: HashMap<u64, Stack>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
     pub(super) seen_from: SeenFrom,
@@ -141,14 +142,18 @@ impl Target {
         self.stacks.get(&site)
     }
 
+    /// The stack of a call site of page faults, if it has been announced.
+    pub fn page_fault_stack(&self, site: u64) -> Option<&Stack> {
+        self.page_fault_stacks.get(&site)
+    }
+
     /// What is at an address of the process.
-    pub fn code_address(&self, address: u64) -> CodeAddress {
+    pub fn code_address(&self, address: u64, lookup: Lookup) -> CodeAddress {
         let index = self.code.partition_point(|code| code.mapping.begin <= address);
         let found = index.checked_sub(1).and_then(|index| self.code.get(index));
         let Some(code) = found.filter(|code| address <= code.mapping.end) else {
             return CodeAddress::Unmapped { address };
         };
-        let lookup = Lookup::Return;
         match (&code.mapping.kind, &code.object) {
             (MappingKind::File { .. }, Some(object)) => CodeAddress::File {
                 object: Arc::clone(&object.file),

@@ -1,6 +1,6 @@
 //! From the engine's numbers to what the report is made of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
@@ -11,7 +11,7 @@ use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{CodeAddress, Frame, Symbolizer};
+use crate::symbol::{CodeAddress, Frame, Lookup, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -68,7 +68,7 @@ fn probe(function: &ProbedFunction) -> model::Probe {
 }
 
 /// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<u64, Vec<Frame>>);
+struct Names(HashMap<(u64, Lookup), Vec<Frame>>);
 
 impl Names {
     fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
@@ -80,29 +80,28 @@ impl Names {
             .map(|(key, site)| (site.outstanding_bytes(), *key))
             .collect();
         keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut addresses: Vec<CodeAddress> = Vec::new();
-        let mut seen = HashMap::new();
+        let mut wanted: Vec<(u64, Lookup)> = Vec::new();
+        let mut seen = HashSet::new();
         for (_, key) in keys {
             let Some(stack) = target.stack(key) else { continue };
-            for &address in stack.frames.iter() {
-                if seen.insert(address, ()).is_none() {
-                    addresses.push(target.code_address(address));
-                }
-            }
+            wanted.extend(stack.addresses().filter(|address| seen.insert(*address)));
         }
         let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(addresses.len());
-        for chunk in addresses.chunks(256) {
+        let mut names = HashMap::with_capacity(wanted.len());
+        for chunk in wanted.chunks(256) {
             let left = deadline.saturating_duration_since(Instant::now());
-            for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
-                names.insert(address.address(), frames);
-            }
+            let code: Vec<CodeAddress> = chunk
+                .iter()
+                .map(|&(address, lookup)| target.code_address(address, lookup))
+                .collect();
+            names.extend(chunk.iter().copied().zip(symbolizer.resolve(&code, left)));
         }
         Self(names)
     }
 
-    fn frames(&self, address: u64) -> Vec<Frame> {
-        self.0.get(&address).cloned().unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
+    fn frames(&self, (address, lookup): (u64, Lookup)) -> Vec<Frame> {
+        let names = self.0.get(&(address, lookup)).cloned();
+        names.unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
     }
 }
 
@@ -114,13 +113,14 @@ fn site_snapshot(
     names: &Names,
 ) -> SiteSnapshot {
     let stack = target.stack(key);
-    let addresses: Vec<u64> = stack.map(|stack| stack.frames.to_vec()).unwrap_or_default();
     SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: addresses.iter().map(|&address| names.frames(address)).collect(),
-        addresses,
+        frames: stack
+            .map(|stack| stack.addresses().map(|address| names.frames(address)).collect())
+            .unwrap_or_default(),
+        addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
     }

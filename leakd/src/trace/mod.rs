@@ -67,7 +67,8 @@ impl Trace {
                 // Names are looked up while the process lives.
                 let addresses = self.engine.target(slot).and_then(|target| {
                     let stack = target.stack(site)?;
-                    Some(stack.frames.iter().map(|frame| target.code_address(*frame)).collect())
+                    let code = |(address, lookup)| target.code_address(address, lookup);
+                    Some(stack.addresses().map(code).collect())
                 });
                 if let Some(addresses) = addresses {
                     self.symbolizer.request(addresses);
