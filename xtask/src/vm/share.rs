@@ -22,7 +22,7 @@ mount -o remount,ro,bind / "$1"
 umask 0177
 trap '' INT
 "$2" --socket-path="$3" -o source="$1",cache=always,sandbox=chroot &
-trap 'kill $!' TERM
+trap 'kill $!; wait $!' TERM
 n=0
 until [ -S "$3" ] || [ $n = 100 ]; do sleep 0.1; n=$((n + 1)); done
 chown "$4" "$3"

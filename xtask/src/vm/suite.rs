@@ -15,7 +15,7 @@ use crate::toolchain;
 const PROGRAMS: [&str; 2] = ["leakd/test/end_to_end", "leakd/test/ledger"];
 
 /// By how much the tests repeat themselves less often (leakd/tests/support).
-const SCALE: &str = "20";
+const SCALE: &str = "50";
 
 /// Tests at once: most of their time they wait for something.
 const THREADS: &str = "4";
