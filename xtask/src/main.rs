@@ -58,7 +58,7 @@ enum Command {
         #[arg(value_name = "KERNEL")]
         kernels: Vec<String>,
         /// For how long each kernel may take
-        #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+        #[arg(long, value_name = "SECONDS", default_value_t = VM_LIMIT.as_secs())]
         timeout: u64,
         /// A command with its arguments, or a script in one word; none: the tests
         #[arg(last = true, value_name = "COMMAND")]
@@ -66,9 +66,12 @@ enum Command {
     },
     /// Check format, warnings, dependencies and file sizes
     Lint,
-    /// All that continuous integration runs: lint, then test
+    /// All that continuous integration runs: lint, test, vm
     Ci,
 }
+
+/// For how long a virtual machine may run.
+const VM_LIMIT: Duration = Duration::from_secs(1800);
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
@@ -81,7 +84,10 @@ fn main() -> ExitCode {
             return finish(vm::run(&kernels, &command, Duration::from_secs(timeout)));
         }
         Command::Lint => command::lint::run(),
-        Command::Ci => command::lint::run().and_then(|()| command::test::run(&[])),
+        Command::Ci => {
+            let checked = command::lint::run().and_then(|()| command::test::run(&[]));
+            return finish(checked.and_then(|()| vm::run(&[], &[], VM_LIMIT)));
+        }
     };
     finish(result.map(|()| 0))
 }

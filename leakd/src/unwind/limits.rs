@@ -38,12 +38,7 @@ const WORK_PER_LOOK: u64 = 32 << 10;
 
 impl Budget {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            bytes_left: limits.bytes,
-            deadline: Deadline::after(limits.time),
-            work: 0,
-        }
+        Self { limits, bytes_left: limits.bytes, deadline: Deadline::after(limits.time), work: 0 }
     }
 
     /// Takes memory; never given back, since nothing large is freed before the

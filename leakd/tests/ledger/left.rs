@@ -13,8 +13,8 @@ use leakd::engine::target::TargetLook;
 use leakd_common::target::Counter;
 
 use super::driver::Driver;
-use super::interposed::plain_with_calls;
 use super::host::scaled;
+use super::interposed::plain_with_calls;
 use super::methods::at_hand;
 use super::model::{Habits, Model, Totals};
 use super::operation::{Kind, Operation, THREADS};

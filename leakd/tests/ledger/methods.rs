@@ -16,8 +16,10 @@ pub fn best() -> ProbeMethod {
 /// Those of the ways that this kernel has; instead of what it has not, its best.
 pub fn at_hand(wanted: &[ProbeMethod]) -> Vec<ProbeMethod> {
     let best = best();
-    let mut methods: Vec<_> =
-        wanted.iter().map(|method| if rank(*method) > rank(best) { best } else { *method }).collect();
+    let mut methods: Vec<_> = wanted
+        .iter()
+        .map(|method| if rank(*method) > rank(best) { best } else { *method })
+        .collect();
     methods.dedup();
     methods
 }

@@ -54,7 +54,8 @@ struct Session {
 
 impl Session {
     fn start(setup: &Setup) -> Self {
-        let settings = Settings { quota: QUOTA, method_limit: Some(setup.method), ..Settings::default() };
+        let settings =
+            Settings { quota: QUOTA, method_limit: Some(setup.method), ..Settings::default() };
         let mut trace = Trace::start(settings);
         assert_eq!(trace.engine().method(), setup.method, "this kernel cannot do it");
         let preload: Vec<&Path> = setup.preload.iter().map(PathBuf::as_path).collect();

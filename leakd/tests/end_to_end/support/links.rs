@@ -101,9 +101,8 @@ fn uprobe_by_perf_event(pid: i32, path: &std::ffi::CStr, offset: u64) -> OwnedFd
     event.0[17] = (offset >> 32) as u32;
     // SAFETY: the structure has the size that it says, zeroed behind what is
     // set, and the path outlives the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, &raw const event, pid, -1, -1, 0)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const event, pid, -1, -1, 0) };
     let error = std::io::Error::last_os_error();
     let descriptor = i32::try_from(result).ok().filter(|descriptor| *descriptor >= 0);
     let descriptor = descriptor.unwrap_or_else(|| panic!("cannot place a uprobe: {error}"));
