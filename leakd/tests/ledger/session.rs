@@ -155,7 +155,7 @@ pub fn check(setup: &Setup) {
     let config = Config {
         cases: scaled(u64::from(setup.cases), 3) as u32,
         failure_persistence: None,
-        max_shrink_iters: 150,
+        max_shrink_iters: scaled(150, 3) as u32,
         ..Config::default()
     };
     let steps = step(setup.limits);
