@@ -15,5 +15,6 @@ pub mod process;
 pub mod report;
 pub mod symbol;
 pub mod terminal;
+mod thread_time;
 pub mod trace;
 pub mod unwind;

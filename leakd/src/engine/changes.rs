@@ -127,8 +127,8 @@ mod tests {
             end: 1,
             frame_pointer_steps,
             time_ns,
-            frames: frames.into(),
             instructions: 0,
+            frames: frames.into(),
         }
     }
 

@@ -68,10 +68,14 @@ impl Code {
         self.current.iter()
     }
 
-    /// The code that an address of a stack lay in, at some time.
+    /// The code that ran at some time: `address` is a return address or that of
+    /// an instruction, as `lookup` says.
     pub fn at(&self, address: u64, lookup: Lookup, time_ns: u64) -> Option<&Arc<MappedCode>> {
-        // The call is the instruction before the one that it returns to.
-        let call = address.saturating_sub(u64::from(lookup == Lookup::Return));
+        let call = match lookup {
+            // The call is the instruction before.
+            Lookup::Return => address.saturating_sub(1),
+            Lookup::Instruction => address,
+        };
         let holds =
             |code: &&Arc<MappedCode>| (code.mapping.begin..code.mapping.end).contains(&call);
         let gone = self.past.iter().filter(|(_, gone_ns)| time_ns < *gone_ns);

@@ -57,11 +57,11 @@ pub struct Target {
     pub(super) code: Code,
     pub(super) attached: HashSet<FileIdentity>,
     pub(super) stacks: HashMap<u64, KnownStack>,
+    pub(super) page_fault_stacks: HashMap<u64, Stack>,
     /// Files that have no unwind table, by path, with the reason.
     pub(super) without_table: BTreeMap<String, String>,
     /// Call sites with addresses that no known mapping holds.
     pub(super) unplaced: Vec<u64>,
-    pub(super) page_fault_stacks: HashMap<u64, Stack>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
     pub(super) seen_from: SeenFrom,
@@ -153,19 +153,11 @@ impl Target {
         self.page_fault_stacks.get(&site)
     }
 
-    /// What is at an address of the process now.
-    pub fn code_address(&self, address: u64, lookup: Lookup) -> CodeAddress {
-        match self.code.at(address, lookup, u64::MAX) {
-            Some(code) => code.address(self.pid(), address, lookup),
-            None => CodeAddress::Unmapped { address },
-        }
-    }
-
-    /// What is at each address of a call site's stack, innermost first; empty
-    /// if the stack has not been announced.
+    /// What is at each address of a call site's stack, innermost first; empty if
+    /// the stack has not been announced.
     pub fn code_addresses(&self, site: u64) -> impl Iterator<Item = CodeAddress> {
-        self.stacks.get(&site).into_iter().flat_map(|KnownStack { stack, code }| {
-            stack.addresses().zip(code).map(|((address, lookup), code)| match code {
+        self.stacks.get(&site).into_iter().flat_map(|known| {
+            known.stack.addresses().zip(&known.code).map(|((address, lookup), code)| match code {
                 Some(code) => code.address(self.pid(), address, lookup),
                 None => CodeAddress::Unmapped { address },
             })

@@ -72,17 +72,17 @@ fn probe(function: &ProbedFunction) -> model::Probe {
 /// The frames of each address that occurs in a stack of the report.
 struct Names(HashMap<Place, Vec<Frame>>);
 
-/// An address, what was mapped there (a file and the offset in it) and how it is
-/// looked up.
-type Place = (u64, Option<(ObjectKey, u64)>, Option<Lookup>);
+/// An address, how it is looked up, and what was mapped there: a file and the
+/// offset in it.
+type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
 
 fn place(address: &CodeAddress) -> Place {
     match address {
         CodeAddress::File { object, offset, address, lookup } => {
-            (*address, Some((object.key(), *offset)), Some(*lookup))
+            (*address, *lookup, Some((object.key(), *offset)))
         }
-        CodeAddress::Jit { address, lookup, .. } => (*address, None, Some(*lookup)),
-        CodeAddress::Unmapped { address } => (*address, None, None),
+        CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
+        CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),
     }
 }
 
@@ -128,7 +128,7 @@ fn site_snapshot(
     let code: Vec<CodeAddress> = target.code_addresses(key).collect();
     let places: Vec<Place> = code.iter().map(place).collect();
     let mut files = DefaultHasher::new();
-    for (_, file, _) in &places {
+    for (_, _, file) in &places {
         file.map(|(file, _)| file).hash(&mut files);
     }
     SiteSnapshot {

@@ -8,6 +8,8 @@ mod allocators;
 mod bad_input;
 mod exactness;
 mod harness;
+#[path = "../support/host.rs"]
+mod host;
 mod jit;
 mod languages;
 mod lifecycle;

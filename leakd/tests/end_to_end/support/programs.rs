@@ -1,5 +1,6 @@
 //! Compiles the programs under `tests/programs`, each once in a test run.
 
+use crate::host;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -73,6 +74,9 @@ fn compile(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(name);
     std::fs::create_dir_all(&folder).expect("cannot make the folder for test programs");
     let program = folder.join(name);
+    if host::programs_are_compiled() && program.exists() {
+        return program;
+    }
     let fresh = folder.join(format!("{name}.{}", std::process::id()));
     let words: Vec<_> = compiler.split(' ').collect();
     let output = Command::new(words[0])
@@ -119,4 +123,13 @@ pub fn system_program(name: &str, package: &str) -> PathBuf {
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
+}
+
+/// Check that all programs compile; what runs the tests elsewhere does this
+/// first.
+#[test]
+fn compiles_programs() {
+    for (name, ..) in RECIPES {
+        assert!(program(name).is_file(), "{name} was not compiled");
+    }
 }
