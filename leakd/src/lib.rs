@@ -12,6 +12,7 @@ pub mod engine;
 pub mod launch;
 pub mod preflight;
 pub mod process;
+pub mod protocol;
 pub mod report;
 pub mod symbol;
 pub mod terminal;
