@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod duration;
 pub mod elf;
 pub mod engine;
+pub mod governor;
 pub mod launch;
 pub mod preflight;
 pub mod process;

@@ -11,6 +11,7 @@
 //! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
+//! | [`window`] | more or less of a target while it is under trace |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
@@ -24,6 +25,7 @@ pub mod sampling;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,6 +1,6 @@
 //! From the engine's numbers to what the report is made of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
@@ -16,24 +16,48 @@ use crate::symbol::{CodeAddress, Frame, Symbolizer};
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
 
-/// Names a target's call sites and puts them together with their numbers.
-pub(super) fn target(
-    target: &Target,
-    mut look: TargetLook,
-    symbolizer: &Symbolizer,
-    wait: Duration,
-) -> TargetSnapshot {
-    let names = Names::of(target, &look, symbolizer, wait);
+/// A target's numbers, and what has to be named. It does not need the target
+/// any more.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: TargetSnapshot,
+    addresses: Vec<CodeAddress>,
+}
+
+impl Prepared {
+    /// Names the call sites; waits at most so long for what is not known yet.
+    pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
+        let names = names(&self.addresses, symbolizer, wait);
+        for site in &mut self.snapshot.sites {
+            let unnamed = |address| vec![Frame { address, ..Frame::default() }];
+            site.frames = site
+                .addresses
+                .iter()
+                .map(|address| names.get(address).cloned().unwrap_or_else(|| unnamed(*address)))
+                .collect();
+        }
+        self.snapshot
+    }
+}
+
+/// Puts a target's numbers together with what has to be named.
+pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
+    let addresses = addresses(target, &look);
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
     let sites = look
         .sites
         .iter()
-        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref(), &names))
+        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
         .collect();
-    let duration_ns = target.duration().as_nanos() as u64;
-    TargetSnapshot {
+    // What is in the tables is from the last window.
+    let duration_ns = match target.windows().count() {
+        1 => target.duration(),
+        _ => target.windows().last_for(),
+    }
+    .as_nanos() as u64;
+    let snapshot = TargetSnapshot {
         pid: target.pid(),
         comm: target.info().comm.clone(),
         exe: target.info().exe.clone(),
@@ -50,10 +74,14 @@ pub(super) fn target(
         counters: look.counters,
         sample_bytes: target.sample_bytes(),
         table_bytes: look.table_bytes,
-        windows: model::Windows { count: 1, open_ns: duration_ns },
+        windows: model::Windows {
+            count: target.windows().count(),
+            open_ns: target.windows().open_for().as_nanos() as u64,
+        },
         probes: target.probes().functions().iter().map(probe).collect(),
         sites,
-    }
+    };
+    Prepared { snapshot, addresses }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -67,43 +95,40 @@ fn probe(function: &ProbedFunction) -> model::Probe {
     }
 }
 
-/// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<u64, Vec<Frame>>);
+/// The addresses that occur in the stacks of what is outstanding.
+fn addresses(target: &Target, look: &TargetLook) -> Vec<CodeAddress> {
+    // What leaks most is named first, should time run out.
+    let mut keys: Vec<(u64, u64)> = look
+        .sites
+        .iter()
+        .filter(|(_, site)| site.outstanding_blocks() > 0)
+        .map(|(key, site)| (site.outstanding_bytes(), *key))
+        .collect();
+    keys.sort_unstable_by(|a, b| b.cmp(a));
+    let mut seen = HashSet::new();
+    let stacks = keys.into_iter().filter_map(|(_, key)| target.stack(key));
+    stacks
+        .flat_map(|stack| stack.frames.iter())
+        .filter(|address| seen.insert(**address))
+        .map(|address| target.code_address(*address))
+        .collect()
+}
 
-impl Names {
-    fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
-        // What leaks most is named first, should time run out.
-        let mut keys: Vec<(u64, u64)> = look
-            .sites
-            .iter()
-            .filter(|(_, site)| site.outstanding_blocks() > 0)
-            .map(|(key, site)| (site.outstanding_bytes(), *key))
-            .collect();
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut addresses: Vec<CodeAddress> = Vec::new();
-        let mut seen = HashMap::new();
-        for (_, key) in keys {
-            let Some(stack) = target.stack(key) else { continue };
-            for &address in stack.frames.iter() {
-                if seen.insert(address, ()).is_none() {
-                    addresses.push(target.code_address(address));
-                }
-            }
+/// The frames of each address.
+fn names(
+    addresses: &[CodeAddress],
+    symbolizer: &Symbolizer,
+    wait: Duration,
+) -> HashMap<u64, Vec<Frame>> {
+    let deadline = Instant::now() + wait;
+    let mut names = HashMap::with_capacity(addresses.len());
+    for chunk in addresses.chunks(256) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
+            names.insert(address.address(), frames);
         }
-        let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(addresses.len());
-        for chunk in addresses.chunks(256) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
-                names.insert(address.address(), frames);
-            }
-        }
-        Self(names)
     }
-
-    fn frames(&self, address: u64) -> Vec<Frame> {
-        self.0.get(&address).cloned().unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
-    }
+    names
 }
 
 fn site_snapshot(
@@ -111,7 +136,6 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
-    names: &Names,
 ) -> SiteSnapshot {
     let stack = target.stack(key);
     let addresses: Vec<u64> = stack.map(|stack| stack.frames.to_vec()).unwrap_or_default();
@@ -119,7 +143,7 @@ fn site_snapshot(
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: addresses.iter().map(|&address| names.frames(address)).collect(),
+        frames: Vec::new(),
         addresses,
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),

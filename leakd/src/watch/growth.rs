@@ -23,8 +23,6 @@ const POINTS: usize = 10;
 const PARTS: usize = 6;
 /// Mann-Kendall's Z of a trend: p < 0.0005 were the points independent.
 const Z: f64 = 3.3;
-/// Growth within a span that is more than noise of a quiet process, in bytes.
-const LEAST_GROWTH: f64 = 256.0 * 1024.0;
 
 /// What a series does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,11 +58,18 @@ pub struct Judgement {
 pub struct Judge {
     /// Slower growth is none, bytes a second.
     pub least_slope: f64,
+    /// Less growth within a span is none, in bytes.
+    pub least_growth: f64,
     /// What a process takes in this time from its start is not looked at.
     pub startup: Duration,
 }
 
 impl Judge {
+    /// Growth of a process's memory: less than 256 KiB is noise of a quiet one.
+    pub fn of_process(least_slope: f64, startup: Duration) -> Self {
+        Self { least_slope, least_growth: 256.0 * 1024.0, startup }
+    }
+
     /// Judges a series.
     pub fn judge(&self, history: &History) -> Judgement {
         let recent: Vec<Sample> = history.recent().iter().copied().collect();
@@ -107,15 +112,16 @@ impl Judge {
         judgement
     }
 
-    /// Judges points of one resolution; `None`: there are too few.
-    fn span(&self, points: &[Sample], least_span: f64) -> Option<Judgement> {
+    /// Judges points of one resolution, oldest first; `None`: they are too few,
+    /// or span less than `least_span` seconds.
+    pub fn span(&self, points: &[Sample], least_span: f64) -> Option<Judgement> {
         let (first, last) = (points.first()?, points.last()?);
         let span = last.time - first.time;
         if points.len() < POINTS || span < least_span {
             return None;
         }
         let mut judgement = Judgement { trend: Trend::Stable, span, ..Judgement::default() };
-        let least = LEAST_GROWTH.max(self.least_slope * span);
+        let least = self.least_growth.max(self.least_slope * span);
         // Most processes end here, for next to nothing.
         let lowest = points.iter().map(|point| point.bytes).min().unwrap_or(0);
         let highest = points.iter().map(|point| point.bytes).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 
 fn watch(most: usize, descriptors: usize) -> Watch {
-    Watch::new(Judge { least_slope: 1000.0, startup: Duration::ZERO }, most, descriptors)
+    Watch::new(Judge::of_process(1000.0, Duration::ZERO), most, descriptors)
 }
 
 /// A process that ends when told.

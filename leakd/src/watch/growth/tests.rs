@@ -9,7 +9,7 @@ const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
 
 fn judge() -> Judge {
-    Judge { least_slope: 4.0 * MIB / HOUR, startup: Duration::from_secs(30) }
+    Judge::of_process(4.0 * MIB / HOUR, Duration::from_secs(30))
 }
 
 /// Noise between -1 and 1, the same in every run.
