@@ -120,6 +120,7 @@ impl Engine {
                 target.ended = Ended::Exited;
                 target.stopped_at = Some(Instant::now());
                 target.probes.detach();
+                target.windows.close();
             }
         }
     }
@@ -237,12 +238,24 @@ impl Engine {
         target.code.settle(removed_ns, inserted_ns);
         target.place_stacks();
         target.refresh_took = began.elapsed();
-        let fresh: Vec<Arc<CodeObject>> =
+        self.probe(slot)
+    }
+
+    /// Probes the allocators of a target that are not under probe yet, while
+    /// its window is open.
+    pub(super) fn probe(&mut self, slot: u16) -> Result<(), EngineError> {
+        let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
+        if !target.windows.is_open() {
+            return Ok(());
+        }
+        let pid = target.pid();
+        let code: Vec<Arc<CodeObject>> =
             target.code.current().filter_map(|code| code.object.clone()).collect();
-        for object in fresh {
-            if object.discovery.is_empty() || !target.attached.insert(object.identity) {
+        for object in code {
+            if object.discovery.is_empty() || target.attached.contains(&object.identity) {
                 continue;
             }
+            target.attached.insert(object.identity);
             target.probes.attach(&self.programs, &object, target.maps.slot, pid).map_err(
                 |source| EngineError::Probe {
                     pid,
