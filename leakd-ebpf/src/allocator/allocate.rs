@@ -110,8 +110,6 @@ fn is_around(outer: u64, registers: Registers, slot: u32) -> bool {
         registers.frame_pointer(),
         config.tgid,
         0,
-        0,
-        0,
     );
     opaque(unwind::is_left(&mut walk, outer)) == 0
 }
@@ -351,8 +349,6 @@ fn record(registers: Registers, call: &Call, cookie: Cookie, ids: u64, address: 
             registers.frame_pointer(),
             config.tgid,
             epoch,
-            call.outer_frame,
-            call.outer_return_address,
         )
     };
     let key = {

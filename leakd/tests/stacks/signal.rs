@@ -36,7 +36,7 @@ fn interrupted_functions_have_their_own_names() {
     let symbolizer = Symbolizer::start();
     let mut faults = 0;
     let mut nested = 0;
-    for seen in trace.allocations(slot) {
+    for seen in trace.allocations(slot).seen {
         let target = trace.target(slot);
         let (addresses, lookups): (Vec<u64>, Vec<Lookup>) = seen.stack.addresses().unzip();
         let code: Vec<CodeAddress> = addresses
