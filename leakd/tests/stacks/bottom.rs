@@ -100,8 +100,7 @@ fn tell_why(stacks: &[Seen]) {
             StackEnd::Depth => "too deep",
             _ => "otherwise",
         };
-        let (count, _) =
-            causes.entry(name).or_insert_with(|| (0, seen.stack.frames.to_vec()));
+        let (count, _) = causes.entry(name).or_insert_with(|| (0, seen.stack.frames.to_vec()));
         *count += seen.count;
     }
     for (cause, (count, example)) in causes {

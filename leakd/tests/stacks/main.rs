@@ -16,3 +16,5 @@ mod bottom;
 mod gdb;
 mod signal;
 mod support;
+mod torn;
+mod verified;
