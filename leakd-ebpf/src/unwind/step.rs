@@ -27,6 +27,10 @@ static RULE_CACHE: Array<u64, 65536> = Array::new();
 const RULE_BITS: u32 = 20;
 /// A frame-pointer step goes no further than this.
 const FRAME_BYTES: u64 = 1 << 20;
+/// Words below the CFA that are read at once: the return address and the seven
+/// registers that a function may push behind it. A read costs some 25 ns,
+/// however long.
+const SAVED_WORDS: usize = 8;
 /// User addresses end here (47 bits).
 const USER_END: u64 = 1 << 47;
 /// The trampoline that takes the place of a return address is the first
@@ -134,19 +138,24 @@ fn apply(state: &mut Walk, rule: Rule, pc: u64) -> u64 {
     if rule.return_kind() != 0 {
         return StackEnd::Unsupported as u64;
     }
+    let at_cfa = rule.fp_kind() == FpKind::AtCfa as u64;
     let offset = rule.fp_offset();
+    // Which of the words below the CFA holds the frame pointer.
+    let word = (offset.wrapping_add(8 * SAVED_WORDS as u64)) >> 3;
     let return_address;
-    if rule.fp_kind() == FpKind::AtCfa as u64 && offset == (-16i64) as u64 {
-        // The usual place: one read gives both.
-        let Some(saved) = read_user::<[u64; 2]>(cfa.wrapping_sub(16)) else {
-            return StackEnd::Unreadable as u64;
-        };
-        state.frame_pointer = saved[0];
-        return_address = saved[1];
+    if at_cfa
+        && word < SAVED_WORDS as u64
+        && let Some(saved) =
+            read_user::<[u64; SAVED_WORDS]>(cfa.wrapping_sub(8 * SAVED_WORDS as u64))
+    {
+        // The usual case: one read gives both.
+        // SAFETY: the verifier sees the mask, and that it is below SAVED_WORDS.
+        state.frame_pointer =
+            unsafe { *saved.get_unchecked(black_box(word) as usize & (SAVED_WORDS - 1)) };
+        return_address = saved[SAVED_WORDS - 1];
     } else {
-        if rule.fp_kind() == FpKind::AtCfa as u64 || rule.fp_kind() == FpKind::AtFramePointer as u64
-        {
-            let base = if rule.fp_kind() == FpKind::AtCfa as u64 { cfa } else { frame_pointer };
+        if at_cfa || rule.fp_kind() == FpKind::AtFramePointer as u64 {
+            let base = if at_cfa { cfa } else { frame_pointer };
             let Some(saved) = read_user::<u64>(base.wrapping_add(offset)) else {
                 return StackEnd::Unreadable as u64;
             };

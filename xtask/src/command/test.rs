@@ -61,8 +61,9 @@ struct TestProgram {
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
     install_programs()?;
+    let programs = having_tests(programs()?, arguments)?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
-        programs()?.into_iter().partition(|program| program.needs_root);
+        programs.into_iter().partition(|program| program.needs_root);
 
     let mut failed = Vec::new();
     for program in &plain {
@@ -151,6 +152,26 @@ fn programs() -> Result<Vec<TestProgram>> {
     }
     programs.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(programs)
+}
+
+/// Those programs that have a test which the arguments choose: all of them
+/// where there are no arguments.
+fn having_tests(programs: Vec<TestProgram>, arguments: &[String]) -> Result<Vec<TestProgram>> {
+    if arguments.is_empty() {
+        return Ok(programs);
+    }
+    let mut chosen = Vec::new();
+    for program in programs {
+        let mut list = Command::new(&program.path);
+        list.args(arguments).args(["--list", "--format", "terse"]).current_dir(&program.directory);
+        if process::output(&mut list)?.lines().any(|line| line.ends_with(": test")) {
+            chosen.push(program);
+        }
+    }
+    if chosen.is_empty() {
+        bail!("no test matches {}", arguments.join(" "));
+    }
+    Ok(chosen)
 }
 
 /// The test program that one of cargo's messages tells of. The messages are
