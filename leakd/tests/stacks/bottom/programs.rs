@@ -131,7 +131,9 @@ pub fn sqlite() -> Scene {
     let mut command = Command::new(system_program("sqlite3", "sqlite3"));
     // sqlite3 ends with 1: one of the queries is wrong.
     command.arg(":memory:").stderr(Stdio::null());
-    reader(command, queries(), None)
+    let large = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) \
+                 INSERT INTO t SELECT x, hex(zeroblob(x % 200)) FROM c;\n";
+    reader(command, queries() + large, None)
 }
 
 /// A backend on its own, which does its work in the process that is started.

@@ -172,6 +172,11 @@ impl Trace {
         looked
     }
 
+    /// Call sites of page faults that are counted for a slot, in use or not.
+    pub fn page_fault_sites(&self, slot: u16) -> usize {
+        self.engine.page_faults(slot).map_or_else(|error| panic!("{error}"), |sites| sites.len())
+    }
+
     fn wait_for<T>(&mut self, look: impl Fn(&Self) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
