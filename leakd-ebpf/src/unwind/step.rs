@@ -201,10 +201,42 @@ fn arrive(state: &mut Walk, cfa: u64, return_address: u64) -> u64 {
     if state.instruction == 0 { StackEnd::ZeroReturn as u64 } else { GO_ON }
 }
 
-/// Code without a table (a JIT's) may keep the frame pointer; if nothing
-/// speaks against it, follow that. Otherwise the walk ends for `end`.
+/// Code without a table that does no more after the call than give its frame
+/// back says how large that is: `add $n, %rsp; ret`, as in CPython's
+/// trampolines (Python/asm_trampoline.S). Gives the CFA, or 0.
+#[inline(always)]
+fn by_epilogue(state: &Walk) -> u64 {
+    const ADD_TO_STACK: u64 = 0xc4_8348;
+    const RETURN: u64 = 0xc3;
+    if state.is_return_address == 0 {
+        return 0;
+    }
+    let Some(code) = read_user::<u64>(state.instruction) else { return 0 };
+    // A signed byte; no frame is negative.
+    let size = code >> 24 & 0xff;
+    if code & 0xff_ffff != ADD_TO_STACK || code >> 32 & 0xff != RETURN || size & 0x87 != 0 {
+        return 0;
+    }
+    state.stack.wrapping_add(size + 8)
+}
+
+/// Code without a table (a JIT's) may show its frame after the call, or keep
+/// the frame pointer; if nothing speaks against it, follow that. Otherwise the
+/// walk ends for `end`.
 #[inline(always)]
 fn by_frame_pointer(state: &mut Walk, end: u64) -> u64 {
+    let cfa = by_epilogue(state);
+    if cfa != 0 {
+        let Some(saved) = read_user::<u64>(cfa.wrapping_sub(8)) else { return end };
+        if saved < 4096 || saved >= USER_END {
+            return end;
+        }
+        state.frame_pointer_steps += 1;
+        // Look the caller's mapping up afresh.
+        state.begin = 1;
+        state.end_of_mapping = 0;
+        return arrive(state, cfa, saved);
+    }
     let frame = state.frame_pointer;
     if frame < state.stack || frame & 7 != 0 || frame - state.stack > FRAME_BYTES {
         return end;

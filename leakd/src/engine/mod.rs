@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`ledger`] | the slots and their maps |
 //! | [`rings`] | what the probes announce |
+//! | [`code`], [`changes`] | what a target has mapped, and when that changed |
+//! | [`watch`] | who maps code, as the kernel tells it |
 //! | [`objects`] | the files that code is mapped from |
 //! | [`probes`] | the links of a target |
 //! | [`target`] | one process under trace |
@@ -12,9 +14,12 @@
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
 //! | [`page_faults`] | call sites of page faults |
+//! | [`window`] | more or less of a target while it is under trace |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
+pub mod changes;
+pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
@@ -26,6 +31,8 @@ pub mod sampling;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
+pub mod watch;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +41,7 @@ use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
 use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
@@ -45,6 +53,7 @@ use objects::CodeObjects;
 use rings::{Announcement, Rings};
 use stacks::Stacks;
 use target::{Target, TargetLook};
+use watch::Watch;
 
 /// What the engine is to do, for all targets.
 #[derive(Clone, Debug)]
@@ -142,6 +151,12 @@ pub struct Engine {
     stacks: Stacks,
     rings: Rings,
     announcements: mpsc::Receiver<Announcement>,
+    /// While there are targets, where the kernel permits it.
+    watch: Option<Watch>,
+    /// Up to when (CLOCK_MONOTONIC, ns) it was drained.
+    drained_ns: u64,
+    /// When it is drained.
+    drain: Interval,
     objects: CodeObjects,
     settings: Settings,
     page_faults: Option<OwnedFd>,
@@ -163,6 +178,9 @@ impl Engine {
             stacks,
             rings,
             announcements,
+            watch: None,
+            drained_ns: 0,
+            drain: follow::drain_interval(),
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
             page_faults: None,

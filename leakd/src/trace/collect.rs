@@ -1,6 +1,7 @@
 //! From the engine's numbers to what the report is made of.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
@@ -11,29 +12,54 @@ use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{CodeAddress, Frame, Lookup, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
 
-/// Names a target's call sites and puts them together with their numbers.
-pub(super) fn target(
-    target: &Target,
-    mut look: TargetLook,
-    symbolizer: &Symbolizer,
-    wait: Duration,
-) -> TargetSnapshot {
-    let names = Names::of(target, &look, symbolizer, wait);
+/// A target's numbers, and what has to be named. It does not need the target
+/// any more.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: TargetSnapshot,
+    /// What is on each site's stack.
+    places: Vec<Vec<Place>>,
+    addresses: Vec<CodeAddress>,
+}
+
+impl Prepared {
+    /// Names the call sites; waits at most so long for what is not known yet.
+    pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
+        let names = names(&self.addresses, symbolizer, wait);
+        for (site, places) in self.snapshot.sites.iter_mut().zip(&self.places) {
+            let unnamed = |place: &Place| vec![Frame { address: place.0, ..Frame::default() }];
+            site.frames = places
+                .iter()
+                .map(|place| names.get(place).cloned().unwrap_or_else(|| unnamed(place)))
+                .collect();
+        }
+        self.snapshot
+    }
+}
+
+/// Puts a target's numbers together with what has to be named.
+pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
+    let addresses = addresses(target, &look);
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
-    let sites = look
+    let (sites, places) = look
         .sites
         .iter()
-        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref(), &names))
-        .collect();
-    let duration_ns = target.duration().as_nanos() as u64;
-    TargetSnapshot {
+        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
+        .unzip();
+    // What is in the tables is from the last window.
+    let duration_ns = match target.windows().count() {
+        1 => target.duration(),
+        _ => target.windows().last_for(),
+    }
+    .as_nanos() as u64;
+    let snapshot = TargetSnapshot {
         pid: target.pid(),
         comm: target.info().comm.clone(),
         exe: target.info().exe.clone(),
@@ -50,10 +76,15 @@ pub(super) fn target(
         counters: look.counters,
         sample_bytes: target.sample_bytes(),
         table_bytes: look.table_bytes,
-        windows: model::Windows { count: 1, open_ns: duration_ns },
+        windows: model::Windows {
+            count: target.windows().count(),
+            open_ns: target.windows().open_for().as_nanos() as u64,
+        },
         probes: target.probes().functions().iter().map(probe).collect(),
+        without_table: target.without_table().clone(),
         sites,
-    }
+    };
+    Prepared { snapshot, places, addresses }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -67,42 +98,50 @@ fn probe(function: &ProbedFunction) -> model::Probe {
     }
 }
 
-/// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<(u64, Lookup), Vec<Frame>>);
+/// An address, how it is looked up, and what was mapped there: a file and the
+/// offset in it.
+type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
 
-impl Names {
-    fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
-        // What leaks most is named first, should time run out.
-        let mut keys: Vec<(u64, u64)> = look
-            .sites
-            .iter()
-            .filter(|(_, site)| site.outstanding_blocks() > 0)
-            .map(|(key, site)| (site.outstanding_bytes(), *key))
-            .collect();
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut wanted: Vec<(u64, Lookup)> = Vec::new();
-        let mut seen = HashSet::new();
-        for (_, key) in keys {
-            let Some(stack) = target.stack(key) else { continue };
-            wanted.extend(stack.addresses().filter(|address| seen.insert(*address)));
+fn place(address: &CodeAddress) -> Place {
+    match address {
+        CodeAddress::File { object, offset, address, lookup } => {
+            (*address, *lookup, Some((object.key(), *offset)))
         }
-        let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(wanted.len());
-        for chunk in wanted.chunks(256) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let code: Vec<CodeAddress> = chunk
-                .iter()
-                .map(|&(address, lookup)| target.code_address(address, lookup))
-                .collect();
-            names.extend(chunk.iter().copied().zip(symbolizer.resolve(&code, left)));
-        }
-        Self(names)
+        CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
+        CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),
     }
+}
 
-    fn frames(&self, (address, lookup): (u64, Lookup)) -> Vec<Frame> {
-        let names = self.0.get(&(address, lookup)).cloned();
-        names.unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
+/// The addresses that occur in the stacks of what is outstanding.
+fn addresses(target: &Target, look: &TargetLook) -> Vec<CodeAddress> {
+    // What leaks most is named first, should time run out.
+    let mut keys: Vec<(u64, u64)> = look
+        .sites
+        .iter()
+        .filter(|(_, site)| site.outstanding_blocks() > 0)
+        .map(|(key, site)| (site.outstanding_bytes(), *key))
+        .collect();
+    keys.sort_unstable_by(|a, b| b.cmp(a));
+    let mut seen = HashSet::new();
+    let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
+    addresses.filter(|address| seen.insert(place(address))).collect()
+}
+
+/// The frames of each address.
+fn names(
+    addresses: &[CodeAddress],
+    symbolizer: &Symbolizer,
+    wait: Duration,
+) -> HashMap<Place, Vec<Frame>> {
+    let deadline = Instant::now() + wait;
+    let mut names = HashMap::with_capacity(addresses.len());
+    for chunk in addresses.chunks(256) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
+            names.insert(place(address), frames);
+        }
     }
+    names
 }
 
 fn site_snapshot(
@@ -110,20 +149,30 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
-    names: &Names,
-) -> SiteSnapshot {
+) -> (SiteSnapshot, Vec<Place>) {
     let stack = target.stack(key);
-    SiteSnapshot {
+    let code: Vec<CodeAddress> = target.code_addresses(key).collect();
+    let places: Vec<Place> = code.iter().map(place).collect();
+    let mut files = DefaultHasher::new();
+    for (_, _, file) in &places {
+        file.map(|(file, _)| file).hash(&mut files);
+    }
+    let snapshot = SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: stack
-            .map(|stack| stack.addresses().map(|address| names.frames(address)).collect())
-            .unwrap_or_default(),
-        addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
+        frames: Vec::new(),
+        addresses: places.iter().map(|(address, ..)| *address).collect(),
+        files: files.finish(),
+        outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
-    }
+    };
+    (snapshot, places)
+}
+
+fn module(address: &CodeAddress) -> Option<String> {
+    symbol::unnamed_frame(address).module
 }
 
 fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {

@@ -3,7 +3,10 @@
 
 mod collect;
 
+pub use collect::Prepared;
+
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::follow::Event;
@@ -19,7 +22,7 @@ const NAMES_WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Trace {
     engine: Engine,
-    symbolizer: Symbolizer,
+    symbolizer: Arc<Symbolizer>,
     started: SystemTime,
     follow_forks: bool,
 }
@@ -27,7 +30,12 @@ pub struct Trace {
 impl Trace {
     /// A trace by an engine that has passed its canary.
     pub fn new(engine: Engine, follow_forks: bool) -> Self {
-        Self { engine, symbolizer: Symbolizer::start(), started: SystemTime::now(), follow_forks }
+        Self {
+            engine,
+            symbolizer: Arc::new(Symbolizer::start()),
+            started: SystemTime::now(),
+            follow_forks,
+        }
     }
 
     /// The engine.
@@ -65,13 +73,8 @@ impl Trace {
         match event {
             Some(Event::NewSite { slot, site }) => {
                 // Names are looked up while the process lives.
-                let addresses = self.engine.target(slot).and_then(|target| {
-                    let stack = target.stack(site)?;
-                    let code = |(address, lookup)| target.code_address(address, lookup);
-                    Some(stack.addresses().map(code).collect())
-                });
-                if let Some(addresses) = addresses {
-                    self.symbolizer.request(addresses);
+                if let Some(target) = self.engine.target(slot) {
+                    self.symbolizer.request(target.code_addresses(site).collect());
                 }
             }
             Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {
@@ -99,6 +102,20 @@ impl Trace {
         }
     }
 
+    /// Who names addresses.
+    pub fn symbolizer(&self) -> &Arc<Symbolizer> {
+        &self.symbolizer
+    }
+
+    /// Takes a look at one target, while it goes on.
+    pub fn look(&mut self, slot: u16, min_age: Duration) -> io::Result<Option<Prepared>> {
+        self.drain();
+        let Some(target) = self.engine.target(slot) else { return Ok(None) };
+        let look = self.engine.look(target, Some(min_age))?;
+        self.drain();
+        Ok(self.engine.target(slot).map(|target| collect::prepare(target, look)))
+    }
+
     /// Takes the final look at all targets, takes all probes out, and names
     /// what was found.
     ///
@@ -119,7 +136,7 @@ impl Trace {
             .into_iter()
             .filter_map(|(slot, look)| {
                 let target: &Target = self.engine.target(slot)?;
-                Some(collect::target(target, look, &self.symbolizer, NAMES_WAIT))
+                Some(collect::prepare(target, look).name(&self.symbolizer, NAMES_WAIT))
             })
             .collect();
         Ok(Snapshot {

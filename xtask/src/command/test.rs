@@ -14,7 +14,7 @@ use crate::{toolchain, workspace};
 /// Debian packages that hold the programs under test (servers, interpreters,
 /// allocators, C libraries and compilers) and gdb, which stacks are compared
 /// with.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "binutils",
     "g++",
     "gcc",
@@ -27,6 +27,7 @@ const PACKAGES: [&str; 19] = [
     "libtcmalloc-minimal4",
     "musl-tools",
     "nginx-light",
+    "nodejs",
     "perl",
     "postgresql",
     "python3",
@@ -46,11 +47,13 @@ const SERVICES: [toolchain::apt::Service; 3] = [
 
 /// A test program.
 #[derive(Debug)]
-struct TestProgram {
-    path: PathBuf,
+pub struct TestProgram {
+    /// The executable.
+    pub path: PathBuf,
     /// The package's directory, in which tests run.
-    directory: PathBuf,
-    name: String,
+    pub directory: PathBuf,
+    /// Package, kind and name: `leakd/test/ledger`.
+    pub name: String,
     /// It uses the kernel: it loads BPF programs and probes real processes. So do
     /// the unit tests of leakd's library.
     needs_root: bool,
@@ -117,7 +120,7 @@ fn execute<'a>(
 
 /// PATH for the end-to-end tests, which compile programs: with the rustc of this
 /// build in front, because rustup's stand-in for it does not work for root.
-fn path_with_rustc() -> Result<OsString> {
+pub fn path_with_rustc() -> Result<OsString> {
     let sysroot = toolchain::locate::active_sysroot().map(|sysroot| sysroot.join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();
     env::join_paths(sysroot.into_iter().chain(env::split_paths(&path)))
@@ -126,7 +129,7 @@ fn path_with_rustc() -> Result<OsString> {
 
 /// Gives the user what the tests, as root, have left in the target directory:
 /// `cargo clean` could not remove it.
-fn give_back() -> Result<()> {
+pub fn give_back() -> Result<()> {
     let left = workspace::target().join("tmp");
     if process::is_root() || !left.is_dir() {
         return Ok(());
@@ -138,7 +141,7 @@ fn give_back() -> Result<()> {
 
 /// Builds the test programs of the default members and asks cargo where they
 /// are: root, who runs some of them, may have no cargo.
-fn programs() -> Result<Vec<TestProgram>> {
+pub fn programs() -> Result<Vec<TestProgram>> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = process::output(cargo.stdout(Stdio::piped()))?;
