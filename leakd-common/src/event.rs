@@ -48,6 +48,9 @@ pub enum StackEnd {
     ZeroReturn = 9,
     /// After [`MAX_FRAMES`] frames.
     Depth = 10,
+    /// Found by user space: the walk used the table of a file that was no
+    /// longer mapped there, so its frames may be wrong.
+    Stale = 11,
 }
 
 impl StackEnd {
@@ -64,6 +67,7 @@ impl StackEnd {
             8 => Self::Internal,
             9 => Self::ZeroReturn,
             10 => Self::Depth,
+            11 => Self::Stale,
             _ => return None,
         })
     }
@@ -96,12 +100,14 @@ pub struct StackRecord {
     pub depth: u32,
     /// How many of them were found by the frame pointer for want of a row.
     pub frame_pointer_steps: u32,
+    /// CLOCK_MONOTONIC when the walk began, nanoseconds.
+    pub time_ns: u64,
     /// Return addresses, or instructions that carry [`INSTRUCTION_FRAME`]; the
     /// first lies in the caller of the allocator.
     pub frames: [u64; MAX_FRAMES],
 }
 
-plain_data!(StackRecord = 1064);
+plain_data!(StackRecord = 1072);
 
 /// A change in the life of a target.
 #[repr(C)]

@@ -56,6 +56,8 @@ pub fn announce_stack(
         (*record).tgid = (ids >> 32) as u32;
         (*record).tid = ids as u32;
         (*record).epoch = epoch;
+        // Before the walk: what changes from here on may mislead it.
+        (*record).time_ns = helper::bpf_ktime_get_ns();
         unwind::walk_into(&mut walk, &raw mut (*record).frames);
         (*record).end = walk.end;
         (*record).depth = walk.depth;

@@ -65,26 +65,29 @@ impl Walk {
         outer_frame: u64,
         outer_return_address: u64,
     ) -> Self {
+        // Of zeros that it knows, LLVM makes a call of memset, whose loop goes
+        // byte by byte.
+        let zero = opaque(0u32);
         Self {
             instruction,
             stack,
             frame_pointer,
             begin: 1,
-            end_of_mapping: 0,
-            bias: 0,
-            table: 0,
+            end_of_mapping: zero.into(),
+            bias: zero.into(),
+            table: zero,
             is_return_address: 1,
-            first_page: 0,
-            pages: 0,
-            row_cell: 0,
+            first_page: zero,
+            pages: zero,
+            row_cell: zero,
             tgid,
             outer_frame,
             outer_return_address,
-            hash: seed as u64,
-            end: 0,
-            depth: 0,
-            frame_pointer_steps: 0,
-            reserved: 0,
+            hash: seed.into(),
+            end: zero,
+            depth: zero,
+            frame_pointer_steps: zero,
+            reserved: zero,
         }
     }
 

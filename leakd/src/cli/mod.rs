@@ -5,6 +5,7 @@
 mod args;
 mod attach;
 mod doctor;
+mod doctor_stacks;
 mod duration;
 mod progress;
 mod run;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
-            Command::Doctor(arguments) => doctor::doctor(&arguments),
+            Command::Doctor(arguments) => doctor::doctor(&arguments).await,
         }
     });
     // A symbolizer that hangs in a hostile file must not hold us back.

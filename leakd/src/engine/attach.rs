@@ -1,8 +1,9 @@
 //! How a target comes and goes.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Instant, SystemTime};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::code::Code;
 use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
 use super::{Engine, EngineError, sampling, system};
@@ -49,11 +50,12 @@ impl Engine {
             info,
             maps,
             probes: Probes::default(),
-            code: Vec::new(),
-            mappings: Vec::new(),
+            code: Code::default(),
             attached: HashSet::new(),
             stacks: HashMap::new(),
             page_fault_stacks: HashMap::new(),
+            unplaced: Vec::new(),
+            without_table: BTreeMap::new(),
             epoch: 0,
             sample_bytes,
             seen_from,
@@ -62,9 +64,12 @@ impl Engine {
             started: SystemTime::now(),
             started_at: now,
             refreshed: now,
+            refresh_took: Duration::ZERO,
+            refresh_due: false,
             stopped_at: None,
         };
         self.targets.insert(slot, target);
+        self.start_watch();
         match self.set_up(slot, seen_from, sample_bytes, with_custom) {
             Ok(()) => Ok(slot),
             Err(error) => {
@@ -127,6 +132,9 @@ impl Engine {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }
         }
+        if self.targets.is_empty() {
+            self.watch = None;
+        }
     }
 }
 
@@ -134,7 +142,7 @@ impl Engine {
 fn no_allocator(target: &Target) -> String {
     let mut objects = 0;
     let mut unreadable = None;
-    for object in target.code.iter().filter_map(|code| code.object.as_ref()) {
+    for object in target.code.current().filter_map(|code| code.object.as_ref()) {
         objects += 1;
         if let Some(error) = &object.error {
             let path =

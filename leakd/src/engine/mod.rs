@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`ledger`] | the slots and their maps |
 //! | [`rings`] | what the probes announce |
+//! | [`code`], [`changes`] | what a target has mapped, and when that changed |
+//! | [`watch`] | who maps code, as the kernel tells it |
 //! | [`objects`] | the files that code is mapped from |
 //! | [`probes`] | the links of a target |
 //! | [`target`] | one process under trace |
@@ -15,6 +17,8 @@
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
+pub mod changes;
+pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
@@ -26,6 +30,7 @@ pub mod sampling;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +39,7 @@ use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
 use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
@@ -45,6 +51,7 @@ use objects::CodeObjects;
 use rings::{Announcement, Rings};
 use stacks::Stacks;
 use target::{Target, TargetLook};
+use watch::Watch;
 
 /// What the engine is to do, for all targets.
 #[derive(Clone, Debug)]
@@ -142,6 +149,12 @@ pub struct Engine {
     stacks: Stacks,
     rings: Rings,
     announcements: mpsc::Receiver<Announcement>,
+    /// While there are targets, where the kernel permits it.
+    watch: Option<Watch>,
+    /// Up to when (CLOCK_MONOTONIC, ns) it was drained.
+    drained_ns: u64,
+    /// When it is drained.
+    drain: Interval,
     objects: CodeObjects,
     settings: Settings,
     page_faults: Option<OwnedFd>,
@@ -163,6 +176,9 @@ impl Engine {
             stacks,
             rings,
             announcements,
+            watch: None,
+            drained_ns: 0,
+            drain: follow::drain_interval(),
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
             page_faults: None,

@@ -39,6 +39,8 @@ pub struct Stack {
     pub end: u32,
     /// Frames found by the frame pointer.
     pub frame_pointer_steps: u32,
+    /// CLOCK_MONOTONIC when it was walked, nanoseconds.
+    pub time_ns: u64,
     /// Addresses, innermost first.
     pub frames: Box<[u64]>,
     /// Bit i: `frames[i]` is not a return address but that of an instruction
@@ -82,6 +84,8 @@ pub enum Announcement {
         slot: u16,
         /// The epoch that begins.
         epoch: u32,
+        /// When: CLOCK_MONOTONIC, ns.
+        time_ns: u64,
     },
 }
 
@@ -186,6 +190,7 @@ fn parse(record: &[u8]) -> Option<Announcement> {
             epoch: word(24),
             end: word(28),
             frame_pointer_steps: word(36),
+            time_ns: read(&record[40..]),
             frames,
             instructions,
         };
@@ -201,7 +206,7 @@ fn parse(record: &[u8]) -> Option<Announcement> {
     if kind == EventKind::Fork as u32 {
         Some(Announcement::Fork { slot, child: process.child })
     } else if kind == EventKind::Exec as u32 {
-        Some(Announcement::Exec { slot, epoch: process.epoch })
+        Some(Announcement::Exec { slot, epoch: process.epoch, time_ns: process.time_ns })
     } else {
         None
     }
@@ -216,5 +221,6 @@ const _: () = {
     assert!(offset_of!(StackRecord, end) == 28);
     assert!(offset_of!(StackRecord, depth) == 32);
     assert!(offset_of!(StackRecord, frame_pointer_steps) == 36);
+    assert!(offset_of!(StackRecord, time_ns) == 40);
     assert!(offset_of!(StackRecord, frames) == STACK_HEADER);
 };

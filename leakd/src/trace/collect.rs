@@ -1,6 +1,7 @@
 //! From the engine's numbers to what the report is made of.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
@@ -11,7 +12,7 @@ use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{CodeAddress, Frame, Lookup, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -52,6 +53,7 @@ pub(super) fn target(
         table_bytes: look.table_bytes,
         windows: model::Windows { count: 1, open_ns: duration_ns },
         probes: target.probes().functions().iter().map(probe).collect(),
+        without_table: target.without_table().clone(),
         sites,
     }
 }
@@ -68,7 +70,21 @@ fn probe(function: &ProbedFunction) -> model::Probe {
 }
 
 /// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<(u64, Lookup), Vec<Frame>>);
+struct Names(HashMap<Place, Vec<Frame>>);
+
+/// An address, how it is looked up, and what was mapped there: a file and the
+/// offset in it.
+type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
+
+fn place(address: &CodeAddress) -> Place {
+    match address {
+        CodeAddress::File { object, offset, address, lookup } => {
+            (*address, *lookup, Some((object.key(), *offset)))
+        }
+        CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
+        CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),
+    }
+}
 
 impl Names {
     fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
@@ -80,28 +96,24 @@ impl Names {
             .map(|(key, site)| (site.outstanding_bytes(), *key))
             .collect();
         keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut wanted: Vec<(u64, Lookup)> = Vec::new();
         let mut seen = HashSet::new();
-        for (_, key) in keys {
-            let Some(stack) = target.stack(key) else { continue };
-            wanted.extend(stack.addresses().filter(|address| seen.insert(*address)));
-        }
+        let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
+        let addresses: Vec<CodeAddress> =
+            addresses.filter(|address| seen.insert(place(address))).collect();
         let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(wanted.len());
-        for chunk in wanted.chunks(256) {
+        let mut names = HashMap::with_capacity(addresses.len());
+        for chunk in addresses.chunks(256) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let code: Vec<CodeAddress> = chunk
-                .iter()
-                .map(|&(address, lookup)| target.code_address(address, lookup))
-                .collect();
-            names.extend(chunk.iter().copied().zip(symbolizer.resolve(&code, left)));
+            for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
+                names.insert(place(address), frames);
+            }
         }
         Self(names)
     }
 
-    fn frames(&self, (address, lookup): (u64, Lookup)) -> Vec<Frame> {
-        let names = self.0.get(&(address, lookup)).cloned();
-        names.unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
+    fn frames(&self, place: Place) -> Vec<Frame> {
+        let unnamed = || vec![Frame { address: place.0, ..Frame::default() }];
+        self.0.get(&place).cloned().unwrap_or_else(unnamed)
     }
 }
 
@@ -113,17 +125,27 @@ fn site_snapshot(
     names: &Names,
 ) -> SiteSnapshot {
     let stack = target.stack(key);
+    let code: Vec<CodeAddress> = target.code_addresses(key).collect();
+    let places: Vec<Place> = code.iter().map(place).collect();
+    let mut files = DefaultHasher::new();
+    for (_, _, file) in &places {
+        file.map(|(file, _)| file).hash(&mut files);
+    }
     SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: stack
-            .map(|stack| stack.addresses().map(|address| names.frames(address)).collect())
-            .unwrap_or_default(),
-        addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
+        frames: places.iter().map(|&place| names.frames(place)).collect(),
+        addresses: places.iter().map(|(address, ..)| *address).collect(),
+        files: files.finish(),
+        outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
     }
+}
+
+fn module(address: &CodeAddress) -> Option<String> {
+    symbol::unnamed_frame(address).module
 }
 
 fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {

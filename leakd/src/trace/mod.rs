@@ -65,13 +65,8 @@ impl Trace {
         match event {
             Some(Event::NewSite { slot, site }) => {
                 // Names are looked up while the process lives.
-                let addresses = self.engine.target(slot).and_then(|target| {
-                    let stack = target.stack(site)?;
-                    let code = |(address, lookup)| target.code_address(address, lookup);
-                    Some(stack.addresses().map(code).collect())
-                });
-                if let Some(addresses) = addresses {
-                    self.symbolizer.request(addresses);
+                if let Some(target) = self.engine.target(slot) {
+                    self.symbolizer.request(target.code_addresses(site).collect());
                 }
             }
             Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {

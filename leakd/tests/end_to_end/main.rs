@@ -10,8 +10,10 @@ mod exactness;
 mod harness;
 #[path = "../support/host.rs"]
 mod host;
+mod jit;
 mod languages;
 mod lifecycle;
+mod mappings;
 mod real_programs;
 mod run_command;
 mod support;

@@ -38,12 +38,8 @@ fn interrupted_functions_have_their_own_names() {
     let mut nested = 0;
     for seen in trace.allocations(slot) {
         let target = trace.target(slot);
-        let (addresses, lookups): (Vec<u64>, Vec<Lookup>) = seen.stack.addresses().unzip();
-        let code: Vec<CodeAddress> = addresses
-            .iter()
-            .zip(&lookups)
-            .map(|(address, lookup)| target.code_address(*address, *lookup))
-            .collect();
+        let lookups: Vec<Lookup> = seen.stack.addresses().map(|(_, lookup)| lookup).collect();
+        let code: Vec<CodeAddress> = target.code_addresses(seen.stack.site).collect();
         let names = names(&symbolizer, &code);
         let interrupted = |name: &String| name == "__restore_rt";
         let signals = names.iter().filter(|name| interrupted(name)).count();

@@ -13,7 +13,7 @@ use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test: servers, allocators, C
 /// libraries and compilers.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "binutils",
     "g++",
     "gcc",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 15] = [
     "libtcmalloc-minimal4",
     "musl-tools",
     "nginx-light",
+    "nodejs",
     "python3",
     "redis-server",
     "redis-tools",

@@ -32,6 +32,25 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("plugin_host", "cc -O2", "plugin_host.c"),
     ("plugin_allocator.so", "cc -O2 -shared -fPIC", "plugin_allocator.c"),
     ("plugin_plain.so", "cc -O2 -shared -fPIC", "plugin_plain.c"),
+    ("reload", "cc -O2", "reload.c"),
+    // The middle frame of one is as large as the next one's two: and 16 bytes,
+    // for what the second saves.
+    (
+        "reloaded_first.so",
+        "cc -O2 -shared -fPIC -DNAME=first -DSIZE=1100 -DMIDDLE=2064 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_second.so",
+        "cc -O2 -shared -fPIC -DNAME=second -DSIZE=1300 -DMIDDLE=1024 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_third.so",
+        "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DMIDDLE=3104 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    ("jit", "cc -O2", "jit.c"),
     ("longjmp", "cc -O2", "longjmp.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
