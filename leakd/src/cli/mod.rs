@@ -6,7 +6,6 @@ mod args;
 mod attach;
 mod doctor;
 mod doctor_stacks;
-mod duration;
 mod progress;
 mod run;
 mod show;

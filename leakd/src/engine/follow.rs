@@ -86,15 +86,17 @@ impl Engine {
                 }
                 Some(Event::NewSite { slot, site })
             }
-            Announcement::PageFaultStack(stack) => {
+            Announcement::PageFaultStack(mut stack) => {
                 let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
+                    if target.code.misled(&stack) {
+                        stack.end = StackEnd::Stale as u32;
+                    }
                     target.page_fault_stacks.insert(stack.site, stack);
                 }
-                if lost_its_way && target.refreshed.elapsed() >= REFRESH_AT_MOST {
-                    self.refresh_or_warn(slot);
-                }
+                target.refresh_due |= lost_its_way;
+                self.refresh_if_due(slot);
                 None
             }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
@@ -118,6 +120,7 @@ impl Engine {
                 target.ended = Ended::Exited;
                 target.stopped_at = Some(Instant::now());
                 target.probes.detach();
+                target.windows.close();
             }
         }
     }
@@ -221,22 +224,38 @@ impl Engine {
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
         let mapped = mappings(pid)?;
         let objects = &mut self.objects;
+        // What has come and gone again has misled nobody since then.
+        let mut removed_ns = looked_ns;
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
             // Before the probes, so that the first stacks are whole already.
             let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
             target.note_without_table(&synced);
+            removed_ns = synced.removed_ns;
         }
         target.doubt_stacks();
-        target.code.settle(snapshot::now_ns().map_err(super::system("the clock"))?);
+        let inserted_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
+        target.code.settle(removed_ns, inserted_ns);
         target.place_stacks();
         target.refresh_took = began.elapsed();
-        let fresh: Vec<Arc<CodeObject>> =
+        self.probe(slot)
+    }
+
+    /// Probes the allocators of a target that are not under probe yet, while
+    /// its window is open.
+    pub(super) fn probe(&mut self, slot: u16) -> Result<(), EngineError> {
+        let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
+        if !target.windows.is_open() {
+            return Ok(());
+        }
+        let pid = target.pid();
+        let code: Vec<Arc<CodeObject>> =
             target.code.current().filter_map(|code| code.object.clone()).collect();
-        for object in fresh {
-            if object.discovery.is_empty() || !target.attached.insert(object.identity) {
+        for object in code {
+            if object.discovery.is_empty() || target.attached.contains(&object.identity) {
                 continue;
             }
+            target.attached.insert(object.identity);
             target.probes.attach(&self.programs, &object, target.maps.slot, pid).map_err(
                 |source| EngineError::Probe {
                     pid,

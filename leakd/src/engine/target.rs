@@ -1,6 +1,7 @@
 //! One process under trace.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +14,7 @@ use super::ledger::SlotMaps;
 use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
+use super::window::Windows;
 use crate::process::{FileIdentity, ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
 use crate::unwind::SyncReport;
@@ -64,6 +66,8 @@ pub struct Target {
     pub(super) unplaced: Vec<u64>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
+    pub(super) adjustable: bool,
+    pub(super) windows: Windows,
     pub(super) seen_from: SeenFrom,
     pub(super) ended: Ended,
     pub(super) execs: u32,
@@ -133,6 +137,21 @@ impl Target {
         self.sample_bytes
     }
 
+    /// The spans of time in which its probes are in.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// CPU time that it has taken, with that of its probes.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        let pid = nix::unistd::Pid::from_raw(self.pid() as i32);
+        let clock = nix::time::clock_getcpuclockid(pid)?;
+        Ok(nix::time::clock_gettime(clock)?.into())
+    }
+
     /// When the trace began.
     pub fn started(&self) -> SystemTime {
         self.started
@@ -198,7 +217,8 @@ impl Target {
         if self.code.all_settled() {
             return;
         }
-        for KnownStack { stack, .. } in self.stacks.values_mut() {
+        let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
+        for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
             if self.code.newly_misled(stack) {
                 stack.end = StackEnd::Stale as u32;
             }

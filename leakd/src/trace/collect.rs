@@ -17,24 +17,49 @@ use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
 
-/// Names a target's call sites and puts them together with their numbers.
-pub(super) fn target(
-    target: &Target,
-    mut look: TargetLook,
-    symbolizer: &Symbolizer,
-    wait: Duration,
-) -> TargetSnapshot {
-    let names = Names::of(target, &look, symbolizer, wait);
+/// A target's numbers, and what has to be named. It does not need the target
+/// any more.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: TargetSnapshot,
+    /// What is on each site's stack.
+    places: Vec<Vec<Place>>,
+    addresses: Vec<CodeAddress>,
+}
+
+impl Prepared {
+    /// Names the call sites; waits at most so long for what is not known yet.
+    pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
+        let names = names(&self.addresses, symbolizer, wait);
+        for (site, places) in self.snapshot.sites.iter_mut().zip(&self.places) {
+            let unnamed = |place: &Place| vec![Frame { address: place.0, ..Frame::default() }];
+            site.frames = places
+                .iter()
+                .map(|place| names.get(place).cloned().unwrap_or_else(|| unnamed(place)))
+                .collect();
+        }
+        self.snapshot
+    }
+}
+
+/// Puts a target's numbers together with what has to be named.
+pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
+    let addresses = addresses(target, &look);
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
-    let sites = look
+    let (sites, places) = look
         .sites
         .iter()
-        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref(), &names))
-        .collect();
-    let duration_ns = target.duration().as_nanos() as u64;
-    TargetSnapshot {
+        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
+        .unzip();
+    // What is in the tables is from the last window.
+    let duration_ns = match target.windows().count() {
+        1 => target.duration(),
+        _ => target.windows().last_for(),
+    }
+    .as_nanos() as u64;
+    let snapshot = TargetSnapshot {
         pid: target.pid(),
         comm: target.info().comm.clone(),
         exe: target.info().exe.clone(),
@@ -51,11 +76,15 @@ pub(super) fn target(
         counters: look.counters,
         sample_bytes: target.sample_bytes(),
         table_bytes: look.table_bytes,
-        windows: model::Windows { count: 1, open_ns: duration_ns },
+        windows: model::Windows {
+            count: target.windows().count(),
+            open_ns: target.windows().open_for().as_nanos() as u64,
+        },
         probes: target.probes().functions().iter().map(probe).collect(),
         without_table: target.without_table().clone(),
         sites,
-    }
+    };
+    Prepared { snapshot, places, addresses }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -68,9 +97,6 @@ fn probe(function: &ProbedFunction) -> model::Probe {
         },
     }
 }
-
-/// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<Place, Vec<Frame>>);
 
 /// An address, how it is looked up, and what was mapped there: a file and the
 /// offset in it.
@@ -86,35 +112,36 @@ fn place(address: &CodeAddress) -> Place {
     }
 }
 
-impl Names {
-    fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
-        // What leaks most is named first, should time run out.
-        let mut keys: Vec<(u64, u64)> = look
-            .sites
-            .iter()
-            .filter(|(_, site)| site.outstanding_blocks() > 0)
-            .map(|(key, site)| (site.outstanding_bytes(), *key))
-            .collect();
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut seen = HashSet::new();
-        let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
-        let addresses: Vec<CodeAddress> =
-            addresses.filter(|address| seen.insert(place(address))).collect();
-        let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(addresses.len());
-        for chunk in addresses.chunks(256) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
-                names.insert(place(address), frames);
-            }
-        }
-        Self(names)
-    }
+/// The addresses that occur in the stacks of what is outstanding.
+fn addresses(target: &Target, look: &TargetLook) -> Vec<CodeAddress> {
+    // What leaks most is named first, should time run out.
+    let mut keys: Vec<(u64, u64)> = look
+        .sites
+        .iter()
+        .filter(|(_, site)| site.outstanding_blocks() > 0)
+        .map(|(key, site)| (site.outstanding_bytes(), *key))
+        .collect();
+    keys.sort_unstable_by(|a, b| b.cmp(a));
+    let mut seen = HashSet::new();
+    let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
+    addresses.filter(|address| seen.insert(place(address))).collect()
+}
 
-    fn frames(&self, place: Place) -> Vec<Frame> {
-        let unnamed = || vec![Frame { address: place.0, ..Frame::default() }];
-        self.0.get(&place).cloned().unwrap_or_else(unnamed)
+/// The frames of each address.
+fn names(
+    addresses: &[CodeAddress],
+    symbolizer: &Symbolizer,
+    wait: Duration,
+) -> HashMap<Place, Vec<Frame>> {
+    let deadline = Instant::now() + wait;
+    let mut names = HashMap::with_capacity(addresses.len());
+    for chunk in addresses.chunks(256) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
+            names.insert(place(address), frames);
+        }
     }
+    names
 }
 
 fn site_snapshot(
@@ -122,8 +149,7 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
-    names: &Names,
-) -> SiteSnapshot {
+) -> (SiteSnapshot, Vec<Place>) {
     let stack = target.stack(key);
     let code: Vec<CodeAddress> = target.code_addresses(key).collect();
     let places: Vec<Place> = code.iter().map(place).collect();
@@ -131,17 +157,18 @@ fn site_snapshot(
     for (_, _, file) in &places {
         file.map(|(file, _)| file).hash(&mut files);
     }
-    SiteSnapshot {
+    let snapshot = SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: places.iter().map(|&place| names.frames(place)).collect(),
+        frames: Vec::new(),
         addresses: places.iter().map(|(address, ..)| *address).collect(),
         files: files.finish(),
         outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
-    }
+    };
+    (snapshot, places)
 }
 
 fn module(address: &CodeAddress) -> Option<String> {
