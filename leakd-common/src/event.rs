@@ -5,6 +5,11 @@ use crate::plain_data;
 /// Frames of a stack that are walked and kept.
 pub const MAX_FRAMES: usize = 128;
 
+/// Set in a frame that is the address of an instruction, and not a return
+/// address: where a signal interrupted the thread, or where it faulted. No user
+/// address has this bit.
+pub const INSTRUCTION_FRAME: u64 = 1 << 63;
+
 /// The first word of each record.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +20,8 @@ pub enum EventKind {
     Fork = 2,
     /// A [`ProcessRecord`]: the target replaced its program image.
     Exec = 3,
+    /// A [`StackRecord`]: page faults at a call site seen for the first time.
+    PageFaultStack = 4,
 }
 
 /// Why a stack walk stopped.
@@ -41,6 +48,9 @@ pub enum StackEnd {
     ZeroReturn = 9,
     /// After [`MAX_FRAMES`] frames.
     Depth = 10,
+    /// Found by user space: the walk used the table of a file that was no
+    /// longer mapped there, so its frames may be wrong.
+    Stale = 11,
 }
 
 impl StackEnd {
@@ -57,6 +67,7 @@ impl StackEnd {
             8 => Self::Internal,
             9 => Self::ZeroReturn,
             10 => Self::Depth,
+            11 => Self::Stale,
             _ => return None,
         })
     }
@@ -71,7 +82,7 @@ impl StackEnd {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackRecord {
-    /// [`EventKind::Stack`].
+    /// [`EventKind::Stack`] or `PageFaultStack`.
     pub kind: u32,
     /// The target's slot.
     pub slot: u32,
@@ -89,11 +100,14 @@ pub struct StackRecord {
     pub depth: u32,
     /// How many of them were found by the frame pointer for want of a row.
     pub frame_pointer_steps: u32,
-    /// Return addresses; the first lies in the caller of the allocator.
+    /// CLOCK_MONOTONIC when the walk began, nanoseconds.
+    pub time_ns: u64,
+    /// Return addresses, or instructions that carry [`INSTRUCTION_FRAME`]; the
+    /// first lies in the caller of the allocator.
     pub frames: [u64; MAX_FRAMES],
 }
 
-plain_data!(StackRecord = 1064);
+plain_data!(StackRecord = 1072);
 
 /// A change in the life of a target.
 #[repr(C)]

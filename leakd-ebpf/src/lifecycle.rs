@@ -20,8 +20,9 @@ static SLOTS: HashMap<u32, u32, 1024> = HashMap::new();
 #[unsafe(no_mangle)]
 static FORK_CHILD_OFFSET: aya_ebpf::Global<u32> = aya_ebpf::Global::new(20);
 
+/// The slot of a process, if it is traced.
 #[inline(always)]
-fn slot_of(tgid: u32) -> Option<u32> {
+pub fn slot_of(tgid: u32) -> Option<u32> {
     // SAFETY: the value is copied at once; slots change only from user space.
     unsafe { SLOTS.get(tgid).copied() }
 }

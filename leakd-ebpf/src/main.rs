@@ -7,6 +7,7 @@
 //! | [`unwind`] | the walk over a user stack |
 //! | [`floor`] | programs that do nothing, to measure the others against |
 //! | [`lifecycle`] | fork, exec and thread exit |
+//! | [`page_fault`] | page faults, by call site |
 //! | [`ring`] | announcements to user space |
 //! | [`support`] | the few things the BPF target lacks or spells oddly |
 #![no_std]
@@ -18,6 +19,7 @@ mod allocator;
 mod floor;
 mod ledger;
 mod lifecycle;
+mod page_fault;
 mod ring;
 mod support;
 mod unwind;

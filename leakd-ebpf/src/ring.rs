@@ -1,13 +1,14 @@
 //! One ring buffer a CPU, for what is rare: new stacks and the life of
 //! processes. Never an event for each malloc.
 
+use crate::unwind::{self, Walk};
 use aya_ebpf::{
     btf_maps::{ArrayOfMaps, RingBuf},
     helpers::generated as helper,
     macros::btf_map,
 };
 use core::ffi::c_void;
-use leakd_common::event::StackRecord;
+use leakd_common::event::{EventKind, StackRecord};
 
 /// Most CPUs that a machine may number.
 const CPUS: usize = 1024;
@@ -32,9 +33,44 @@ pub fn current() -> Option<&'static RingBuf<StackRecord, RING_BYTES>> {
     RINGS.get(cpu)
 }
 
+/// Walks a stack into this CPU's ring; gives the number of the `StackEnd`, or
+/// nothing where there is no room.
+#[inline(always)]
+pub fn announce_stack(
+    kind: EventKind,
+    slot: u32,
+    site: u64,
+    mut walk: Walk,
+    ids: u64,
+    epoch: u32,
+) -> Option<u32> {
+    let ring = current()?;
+    let mut entry = ring.reserve_untyped::<StackRecord>(0)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is ours until it is submitted; every field is written
+    // here, and frames up to `depth`, which the reader keeps to.
+    unsafe {
+        (*record).kind = kind as u32;
+        (*record).slot = slot;
+        (*record).site = site;
+        (*record).tgid = (ids >> 32) as u32;
+        (*record).tid = ids as u32;
+        (*record).epoch = epoch;
+        // Before the walk: what changes from here on may mislead it.
+        (*record).time_ns = helper::bpf_ktime_get_ns();
+        unwind::walk_into(&mut walk, &raw mut (*record).frames);
+        (*record).end = walk.end;
+        (*record).depth = walk.depth;
+        (*record).frame_pointer_steps = walk.frame_pointer_steps;
+    }
+    let end = walk.end;
+    entry.submit(wake_flag(ring));
+    Some(end)
+}
+
 /// The wake-up flag for a record that is about to be submitted.
 #[inline(always)]
-pub fn wake_flag(ring: &RingBuf<StackRecord, RING_BYTES>) -> u64 {
+fn wake_flag(ring: &RingBuf<StackRecord, RING_BYTES>) -> u64 {
     let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
     // SAFETY: `ring` is a ring buffer map; query 0 is BPF_RB_AVAIL_DATA.
     if unsafe { helper::bpf_ringbuf_query(ring, 0) } > WAKE_BYTES {

@@ -22,6 +22,7 @@ pub mod report;
 pub mod server;
 pub mod symbol;
 pub mod terminal;
+mod thread_time;
 pub mod trace;
 pub mod unwind;
 pub mod watch;

@@ -3,9 +3,11 @@
 mod command;
 mod process;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -46,11 +48,30 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the tests, or a command, on other kernels in virtual machines
+    ///
+    /// The command runs as root in this machine's files, whose changes are kept
+    /// in memory and lost at its end. The exit status is the command's; 124 if
+    /// it took too long, 125 if the kernel panicked or gave no result.
+    Vm {
+        /// Kernels, as 6.1 or 7.2; none: all that there are
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// For how long each kernel may take
+        #[arg(long, value_name = "SECONDS", default_value_t = VM_LIMIT.as_secs())]
+        timeout: u64,
+        /// A command with its arguments, or a script in one word; none: the tests
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Check format, warnings, dependencies and file sizes
     Lint,
-    /// All that continuous integration runs: lint, then test
+    /// All that continuous integration runs: lint, test, vm
     Ci,
 }
+
+/// For how long a virtual machine may run.
+const VM_LIMIT: Duration = Duration::from_secs(1800);
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
@@ -59,8 +80,14 @@ fn main() -> ExitCode {
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
         Command::Bench { arguments } => command::bench::run(&arguments),
+        Command::Vm { kernels, timeout, command } => {
+            return finish(vm::run(&kernels, &command, Duration::from_secs(timeout)));
+        }
         Command::Lint => command::lint::run(),
-        Command::Ci => command::lint::run().and_then(|()| command::test::run(&[])),
+        Command::Ci => {
+            let checked = command::lint::run().and_then(|()| command::test::run(&[]));
+            return finish(checked.and_then(|()| vm::run(&[], &[], VM_LIMIT)));
+        }
     };
     finish(result.map(|()| 0))
 }

@@ -1,7 +1,7 @@
 //! Functions that hand memory out: the entry remembers what was asked for,
 //! the return records what was given.
 
-use super::{THREADS, no_private_stack};
+use super::{NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, no_private_stack};
 use crate::{
     ledger::{Blocks, Sites, TARGETS, count, weight},
     support::{Registers, opaque, read_user},
@@ -284,12 +284,17 @@ fn settle_pending(call: &mut Call, slot: u32, freed: bool) {
 fn leave(registers: Registers, cookie: Cookie) {
     let slot = cookie.slot();
     let ids = bpf_get_current_pid_tgid();
-    let Some(call) = THREADS.get_ptr_mut(ids as u32) else {
-        count(slot, Counter::LostUnpaired);
-        return;
-    };
+    // Before 6.13, perf events let the program for one process run at the returns
+    // of all that have a return probe at the same place. Those of other
+    // targets are known by their slot, those of other tracers' targets by their
+    // threads, which have made no call here. (A thread that there was no room for
+    // has been counted at its entry.)
+    let Some(call) = THREADS.get_ptr_mut(ids as u32) else { return };
     // SAFETY: as in `enter`.
     let call = unsafe { &mut *call };
+    if Cookie(call.cookie).slot() != slot {
+        return;
+    }
     if call.frame != registers.frame_at_return() {
         if call.frame == 0 && call.forgotten != 0 {
             call.forgotten -= 1;

@@ -1,6 +1,6 @@
 //! Functions that take memory back.
 
-use super::{THREADS, no_private_stack};
+use super::{NO_STACK_FREE, THREADS, no_private_stack};
 use crate::{
     ledger::{Blocks, count},
     support::Registers,

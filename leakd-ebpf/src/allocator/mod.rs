@@ -24,12 +24,12 @@ pub static THREADS: HashMap<u32, Call, { 256 << 10 }, NO_PREALLOC> = HashMap::ne
 /// so each uprobe program has one that it never reaches. One array for each
 /// program: an array serves only programs of one attach type.
 macro_rules! no_private_stack {
-    ($context:expr, $never:expr, $array:ident) => {
+    ($context:expr, $never:expr, $array:path) => {
         // Must be false, and the compiler must not know it.
         if $never {
             let context = aya_ebpf::programs::ProbeContext::new($context);
             // SAFETY: the program array is empty, so the call returns at once.
-            unsafe { $crate::allocator::$array.tail_call(&context, 0) };
+            unsafe { $array.tail_call(&context, 0) };
             return 0;
         }
     };

@@ -24,7 +24,7 @@ pub use sampling::weight;
 pub use sites::Sites;
 
 const NO_PREALLOC: usize = 1; // BPF_F_NO_PREALLOC
-const E2BIG: i64 = 7;
+const E2BIG: i32 = 7;
 const NOEXIST: u64 = 1; // BPF_NOEXIST
 
 /// The settings of each slot.
@@ -94,13 +94,15 @@ impl Blocks {
         if status == 0 {
             return true;
         }
-        self.insert_anyway(address, block, status as i64)
+        // The kernel calls the map's function directly, and before 6.4 that
+        // returned an int: only these 32 bits hold a value.
+        self.insert_anyway(address, block, status as i32)
     }
 
     /// The address is taken already: its free was not seen (the block before
     /// the exec, or one freed in a way that has no probe). That block is gone.
     #[inline(always)]
-    fn insert_anyway(self, address: u64, block: &Block, status: i64) -> bool {
+    fn insert_anyway(self, address: u64, block: &Block, status: i32) -> bool {
         if let Some(old) = self.get(address) {
             self.remove(address, &old);
             // SAFETY: as in `insert`.

@@ -4,7 +4,7 @@ use super::count;
 use crate::{
     ring,
     support::{add, lookup, opaque},
-    unwind::{self, Walk},
+    unwind::Walk,
 };
 use aya_ebpf::{
     btf_maps::{ArrayOfMaps, HashMap},
@@ -14,7 +14,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use leakd_common::{
     block::Block,
-    event::{EventKind, StackEnd, StackRecord},
+    event::{EventKind, StackEnd},
     site::{LIFETIME_BUCKETS, OVERFLOW_SITE, Site},
     target::{Counter, SITES as MAX_SITES, TARGETS as MAX_TARGETS},
 };
@@ -105,35 +105,16 @@ impl Sites {
     /// Tells user space of the site's stack. Should the ring be full, the
     /// next allocation at this site tries again.
     #[inline(always)]
-    pub fn announce(self, key: u64, site: *mut Site, mut walk: Walk, ids: u64, epoch: u32) {
-        let Some(ring) = ring::current() else {
+    pub fn announce(self, key: u64, site: *mut Site, walk: Walk, ids: u64, epoch: u32) {
+        let announced = ring::announce_stack(EventKind::Stack, self.slot, key, walk, ids, epoch);
+        let Some(end) = announced else {
             count(self.slot, Counter::RingFull);
             return;
         };
-        let Some(mut entry) = ring.reserve_untyped::<StackRecord>(0) else {
-            count(self.slot, Counter::RingFull);
-            return;
-        };
-        let record = entry.as_mut_ptr();
-        // SAFETY: the record is ours until it is submitted; every field is
-        // written below, and frames up to `depth`, which the reader keeps to.
-        unsafe {
-            (*record).kind = EventKind::Stack as u32;
-            (*record).slot = self.slot;
-            (*record).site = key;
-            (*record).tgid = (ids >> 32) as u32;
-            (*record).tid = ids as u32;
-            (*record).epoch = epoch;
-            unwind::walk_into(&mut walk, &raw mut (*record).frames);
-            (*record).end = walk.end;
-            (*record).depth = walk.depth;
-            (*record).frame_pointer_steps = walk.frame_pointer_steps;
-            (*site).announced = 1;
-        }
-        if walk.end != StackEnd::Bottom as u32 && walk.end != StackEnd::ZeroReturn as u32 {
+        // SAFETY: `site` is a value of the site map, which outlives the program.
+        unsafe { (*site).announced = 1 };
+        if end != StackEnd::Bottom as u32 && end != StackEnd::ZeroReturn as u32 {
             count(self.slot, Counter::StacksIncomplete);
         }
-        let flag = ring::wake_flag(ring);
-        entry.submit(flag);
     }
 }

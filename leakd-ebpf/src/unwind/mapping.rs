@@ -1,6 +1,6 @@
 //! Which executable mapping holds an address.
 
-use super::{GO_ON, Walk};
+use super::{GO_ON, Walk, mix};
 use crate::support::lookup;
 use aya_ebpf::{
     btf_maps::{Array, LpmTrie},
@@ -53,6 +53,8 @@ pub extern "C" fn enter_mapping(walk: *mut Walk, address: u64) -> u64 {
     state.end_of_mapping = mapping.end;
     state.bias = mapping.bias;
     state.table = number;
+    // Equal addresses in another file are another call site.
+    state.hash = mix(state.hash, u64::from(number));
     state.first_page = geometry.first_page;
     state.pages = geometry.pages;
     state.row_cell = geometry.row_cell;

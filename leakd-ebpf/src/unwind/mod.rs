@@ -12,13 +12,13 @@ mod table;
 
 use crate::support::opaque;
 use core::hint::black_box;
-use leakd_common::event::{MAX_FRAMES, StackEnd};
+use leakd_common::event::{INSTRUCTION_FRAME, MAX_FRAMES, StackEnd};
 use step::step;
 
 /// Nothing went wrong so far; below every [`StackEnd`].
 const GO_ON: u64 = 0;
 
-/// The return addresses of a stack.
+/// The frames of a stack, as `StackRecord` has them.
 pub type Frames = [u64; MAX_FRAMES];
 
 /// The state of a walk: the frame it is at, and the mapping that it is in.
@@ -42,7 +42,7 @@ pub struct Walk {
     /// A call around the probed one whose return address has been replaced.
     outer_frame: u64,
     outer_return_address: u64,
-    /// Hash over the return addresses.
+    /// Hash over the frames.
     pub hash: u64,
     /// [`StackEnd`], once the walk is over.
     pub end: u32,
@@ -65,28 +65,51 @@ impl Walk {
         outer_frame: u64,
         outer_return_address: u64,
     ) -> Self {
+        // Of zeros that it knows, LLVM makes a call of memset, whose loop goes
+        // byte by byte.
+        let zero = opaque(0u32);
         Self {
             instruction,
             stack,
             frame_pointer,
             begin: 1,
-            end_of_mapping: 0,
-            bias: 0,
-            table: 0,
+            end_of_mapping: zero.into(),
+            bias: zero.into(),
+            table: zero,
             is_return_address: 1,
-            first_page: 0,
-            pages: 0,
-            row_cell: 0,
+            first_page: zero,
+            pages: zero,
+            row_cell: zero,
             tgid,
             outer_frame,
             outer_return_address,
-            hash: seed as u64,
-            end: 0,
-            depth: 0,
-            frame_pointer_steps: 0,
-            reserved: 0,
+            hash: seed.into(),
+            end: zero,
+            depth: zero,
+            frame_pointer_steps: zero,
+            reserved: zero,
         }
     }
+
+    /// A walk that begins at an instruction that has been interrupted.
+    #[inline(always)]
+    pub fn at_instruction(
+        instruction: u64,
+        stack: u64,
+        frame_pointer: u64,
+        tgid: u32,
+        seed: u32,
+    ) -> Self {
+        let walk = Self::at_return(instruction, stack, frame_pointer, tgid, seed, 0, 0);
+        Self { is_return_address: 0, ..walk }
+    }
+}
+
+/// The frame that the walk is at, as `StackRecord` has it.
+#[inline(always)]
+fn frame(state: &Walk) -> u64 {
+    const SHIFT: u32 = INSTRUCTION_FRAME.trailing_zeros();
+    state.instruction | u64::from(!state.is_return_address & 1) << SHIFT
 }
 
 #[inline(always)]
@@ -107,7 +130,7 @@ pub extern "C" fn walk(walk: *mut Walk) -> u64 {
     let mut end = StackEnd::Depth as u64;
     let mut depth = 0u32;
     while depth < MAX_FRAMES as u32 {
-        state.hash = mix(state.hash, state.instruction);
+        state.hash = mix(state.hash, frame(state));
         depth += 1;
         let status = opaque(step(walk));
         if status != GO_ON {
@@ -120,7 +143,7 @@ pub extern "C" fn walk(walk: *mut Walk) -> u64 {
     0
 }
 
-/// The same walk, with the return addresses kept in `frames`.
+/// The same walk, with what it passes kept in `frames`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn walk_into(walk: *mut Walk, frames: *mut Frames) -> u64 {
@@ -133,7 +156,7 @@ pub extern "C" fn walk_into(walk: *mut Walk, frames: *mut Frames) -> u64 {
     let mut depth = 0u32;
     while depth < MAX_FRAMES as u32 {
         // SAFETY: the verifier sees the mask, and that it is below MAX_FRAMES.
-        unsafe { (*frames)[(black_box(depth) as usize) & (MAX_FRAMES - 1)] = state.instruction };
+        unsafe { (*frames)[(black_box(depth) as usize) & (MAX_FRAMES - 1)] = frame(state) };
         depth += 1;
         let status = opaque(step(walk));
         if status != GO_ON {

@@ -26,6 +26,10 @@ static RULE_CACHE: Array<u64, 65536> = Array::new();
 const RULE_BITS: u32 = 20;
 /// A frame-pointer step goes no further than this.
 const FRAME_BYTES: u64 = 1 << 20;
+/// Words below the CFA that are read at once: the return address and the seven
+/// registers that a function may push behind it. A read costs some 25 ns,
+/// however long.
+const SAVED_WORDS: usize = 8;
 /// User addresses end here (47 bits).
 const USER_END: u64 = 1 << 47;
 /// In the kernel's signal frame, from the stack pointer in the handler's
@@ -130,19 +134,24 @@ fn apply(state: &mut Walk, rule: Rule, pc: u64) -> u64 {
     if rule.return_kind() != 0 {
         return StackEnd::Unsupported as u64;
     }
+    let at_cfa = rule.fp_kind() == FpKind::AtCfa as u64;
     let offset = rule.fp_offset();
+    // Which of the words below the CFA holds the frame pointer.
+    let word = (offset.wrapping_add(8 * SAVED_WORDS as u64)) >> 3;
     let return_address;
-    if rule.fp_kind() == FpKind::AtCfa as u64 && offset == (-16i64) as u64 {
-        // The usual place: one read gives both.
-        let Some(saved) = read_user::<[u64; 2]>(cfa.wrapping_sub(16)) else {
-            return StackEnd::Unreadable as u64;
-        };
-        state.frame_pointer = saved[0];
-        return_address = saved[1];
+    if at_cfa
+        && word < SAVED_WORDS as u64
+        && let Some(saved) =
+            read_user::<[u64; SAVED_WORDS]>(cfa.wrapping_sub(8 * SAVED_WORDS as u64))
+    {
+        // The usual case: one read gives both.
+        // SAFETY: the verifier sees the mask, and that it is below SAVED_WORDS.
+        state.frame_pointer =
+            unsafe { *saved.get_unchecked(black_box(word) as usize & (SAVED_WORDS - 1)) };
+        return_address = saved[SAVED_WORDS - 1];
     } else {
-        if rule.fp_kind() == FpKind::AtCfa as u64 || rule.fp_kind() == FpKind::AtFramePointer as u64
-        {
-            let base = if rule.fp_kind() == FpKind::AtCfa as u64 { cfa } else { frame_pointer };
+        if at_cfa || rule.fp_kind() == FpKind::AtFramePointer as u64 {
+            let base = if at_cfa { cfa } else { frame_pointer };
             let Some(saved) = read_user::<u64>(base.wrapping_add(offset)) else {
                 return StackEnd::Unreadable as u64;
             };
@@ -169,10 +178,42 @@ fn arrive(state: &mut Walk, cfa: u64, return_address: u64) -> u64 {
     if state.instruction == 0 { StackEnd::ZeroReturn as u64 } else { GO_ON }
 }
 
-/// Code without a table (a JIT's) may keep the frame pointer; if nothing
-/// speaks against it, follow that. Otherwise the walk ends for `end`.
+/// Code without a table that does no more after the call than give its frame
+/// back says how large that is: `add $n, %rsp; ret`, as in CPython's
+/// trampolines (Python/asm_trampoline.S). Gives the CFA, or 0.
+#[inline(always)]
+fn by_epilogue(state: &Walk) -> u64 {
+    const ADD_TO_STACK: u64 = 0xc4_8348;
+    const RETURN: u64 = 0xc3;
+    if state.is_return_address == 0 {
+        return 0;
+    }
+    let Some(code) = read_user::<u64>(state.instruction) else { return 0 };
+    // A signed byte; no frame is negative.
+    let size = code >> 24 & 0xff;
+    if code & 0xff_ffff != ADD_TO_STACK || code >> 32 & 0xff != RETURN || size & 0x87 != 0 {
+        return 0;
+    }
+    state.stack.wrapping_add(size + 8)
+}
+
+/// Code without a table (a JIT's) may show its frame after the call, or keep
+/// the frame pointer; if nothing speaks against it, follow that. Otherwise the
+/// walk ends for `end`.
 #[inline(always)]
 fn by_frame_pointer(state: &mut Walk, end: u64) -> u64 {
+    let cfa = by_epilogue(state);
+    if cfa != 0 {
+        let Some(saved) = read_user::<u64>(cfa.wrapping_sub(8)) else { return end };
+        if saved < 4096 || saved >= USER_END {
+            return end;
+        }
+        state.frame_pointer_steps += 1;
+        // Look the caller's mapping up afresh.
+        state.begin = 1;
+        state.end_of_mapping = 0;
+        return arrive(state, cfa, saved);
+    }
     let frame = state.frame_pointer;
     if frame < state.stack || frame & 7 != 0 || frame - state.stack > FRAME_BYTES {
         return end;

@@ -1,15 +1,29 @@
 //! Empty programs in the place of leakd's, at the same places.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use leakd::bpf::features::{ProbeMethod, UprobePrograms, tracepoint_field};
+use leakd::bpf::link::{self, Link, Places};
 use leakd::bpf::object::BpfObject;
 use leakd::bpf::program::{ProgramLoader, UprobeAttach};
-use leakd::engine::objects::CodeObjects;
+use leakd::engine::objects::{CodeObject, CodeObjects};
 use leakd::engine::probes::Probes;
 use leakd::process::mappings;
+use leakd_common::cookie::Function;
 
 /// The name of the empty program.
 const PROGRAM: &str = "floor";
+
+/// Where leakd probes a function, and where that function begins.
+#[derive(Debug)]
+pub struct Place {
+    object: Arc<CodeObject>,
+    /// Offset in the file of the probed instruction.
+    pub file_offset: u64,
+    /// Offset in the file of the function's first instruction.
+    pub entry_offset: u64,
+}
 
 /// The floor: what the traps alone cost.
 #[derive(Debug)]
@@ -62,5 +76,28 @@ impl Floor {
         }
         anyhow::ensure!(!probes.is_empty(), "no allocator was found in process {pid}");
         Ok(probes)
+    }
+
+    /// Finds the first function of a kind in what the process has mapped.
+    pub fn place(&mut self, pid: u32, function: Function) -> Result<Option<Place>> {
+        for mapping in mappings(pid)? {
+            let Ok(object) = self.objects.open(pid, &mapping) else { continue };
+            let mut probes = object.discovery.allocators.iter().flat_map(|one| &one.probes);
+            let found = probes.find(|probe| probe.function == function).map(|probe| {
+                let moved = probe.placement.address - probe.address;
+                (probe.placement.file_offset, probe.placement.file_offset - moved)
+            });
+            if let Some((file_offset, entry_offset)) = found {
+                return Ok(Some(Place { object, file_offset, entry_offset }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Attaches the empty program at one offset of the place's file.
+    pub fn attach_at(&self, pid: u32, place: &Place, offset: u64) -> Result<Link> {
+        let mut places = Places::default();
+        places.push(offset, 0);
+        Ok(link::attach(&self.programs.free, place.object.file.file(), &places, pid, false)?)
     }
 }

@@ -17,6 +17,7 @@ mod peer;
 mod programs;
 mod statistics;
 mod target;
+mod traps;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -53,6 +54,8 @@ struct Arguments {
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
+    /// One trap.
+    Traps,
     /// A pair of malloc and free.
     Pairs,
     /// The time in leakd's own programs.
@@ -64,10 +67,11 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Pairs, Self::Programs, Self::Attach, Self::Blocks];
+    const ALL: [Self; 5] = [Self::Traps, Self::Pairs, Self::Programs, Self::Attach, Self::Blocks];
 
     const fn title(self) -> &'static str {
         match self {
+            Self::Traps => "a trap",
             Self::Pairs => "a pair of malloc and free",
             Self::Programs => "of a pair, in leakd's programs",
             Self::Attach => "a busy redis-server",
@@ -105,6 +109,7 @@ fn measure(part: Part, arguments: &Arguments) -> Result<Vec<Figure>> {
     let mut engine = Engine::start(Settings::default())?;
     let rounds = arguments.rounds;
     match part {
+        Part::Traps => traps::run(&program, &mut Floor::load(engine.method())?, rounds),
         Part::Pairs => {
             let sampling = Settings { sample_bytes: SAMPLE_BYTES, ..Settings::default() };
             let mut tracers = Tracers {

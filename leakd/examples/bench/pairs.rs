@@ -199,6 +199,12 @@ fn figures(
             Some(_) => Figure::new(name, "x", least, &ratio(Variant::Peer, Variant::Traced, shape)),
             None => Figure::missing(name, least, "no memleak-libbpf, no bpftrace"),
         });
+        if peer.is_some() {
+            // What no tracer with a trap at each of these places can surpass.
+            let name = format!("{place}: {peer_name}/floor");
+            let most = ratio(Variant::Peer, Variant::Floor, shape);
+            figures.push(Figure::new(name, "x", Goal::None, &most));
+        }
     }
     figures.push(per_frame(results, walked));
     for (shape, walked) in walked {

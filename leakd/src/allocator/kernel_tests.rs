@@ -118,31 +118,62 @@ const PROGRAM: &str = "
     }
 ";
 
+/// How the program below comes to its allocator.
+#[derive(Clone, Copy)]
+enum Loaded {
+    /// It is the program's own.
+    Static,
+    /// By the loader, as the C library.
+    Library,
+    /// Before the C library.
+    Preloaded,
+    /// It is the loader, too, as musl is.
+    Loader,
+}
+
+impl Loaded {
+    fn command(self, allocator: &Path, program: &Path) -> Command {
+        let mut command = match self {
+            Self::Loader => Command::new(allocator),
+            _ => Command::new(program),
+        };
+        match self {
+            Self::Static => &mut command,
+            Self::Library => command.env("LD_LIBRARY_PATH", allocator.parent().unwrap()),
+            Self::Preloaded => command.env("LD_PRELOAD", allocator),
+            Self::Loader => command.arg(program),
+        };
+        command
+    }
+}
+
 /// Check that the chosen places are passed exactly once a call, and that the
 /// kernel single-steps those that we say it does and no others, in each
 /// allocator of this machine.
 #[test]
 fn real_allocators_are_counted_exactly() {
-    let glibc = TestProgram::c(PROGRAM, &["-O1", "-fno-builtin"]);
-    let musl = TestProgram::compile("musl-gcc", "c", PROGRAM, &["-O1", "-fno-builtin"]);
+    let glibc = TestProgram::c(PROGRAM, &["-O1", "-fno-builtin"]).keep_beside(GLIBC);
+    let musl =
+        TestProgram::compile("musl-gcc", "c", PROGRAM, &["-O1", "-fno-builtin"]).keep_beside(MUSL);
     let fixed = TestProgram::c(PROGRAM, &["-O1", "-fno-builtin", "-static"]);
-    let jobs = [
-        (GLIBC.into(), glibc.path(), None),
-        (JEMALLOC.into(), glibc.path(), Some(JEMALLOC)),
-        (TCMALLOC.into(), glibc.path(), Some(TCMALLOC)),
-        (MIMALLOC.into(), glibc.path(), Some(MIMALLOC)),
-        (MUSL.into(), musl.path(), None),
-        (fixed.path(), fixed.path(), None),
+    let preloaded = [JEMALLOC, TCMALLOC, MIMALLOC]
+        .map(|library| TestProgram::c(PROGRAM, &["-O1", "-fno-builtin"]).keep_beside(library));
+    let mut jobs = vec![
+        (glibc.beside(GLIBC), glibc.path(), Loaded::Library),
+        (musl.beside(MUSL), musl.path(), Loaded::Loader),
+        (fixed.path(), fixed.path(), Loaded::Static),
     ];
-    for (path, program, preload) in jobs {
+    for (program, library) in preloaded.iter().zip([JEMALLOC, TCMALLOC, MIMALLOC]) {
+        jobs.push((program.beside(library), program.path(), Loaded::Preloaded));
+    }
+    for (path, program, loaded) in jobs {
         let allocator = only(&path);
         for (symbol, calls) in
             [("malloc", CALLS), ("realloc", CALLS), ("calloc", CALLS), ("free", 4 * CALLS)]
         {
             let probe = allocator.probes.iter().find(|probe| probe.symbol == symbol);
             let Some(probe) = probe else { panic!("{symbol} is missing: {allocator:?}") };
-            let mut command = Command::new(&program);
-            command.envs(preload.map(|library| ("LD_PRELOAD", library)));
+            let mut command = loaded.command(&path, &program);
             let mut rounds = Rounds::start(&mut command);
             let pid = rounds.child.id();
             let mut counter = Counter::attach(pid, &path, probe.placement.file_offset);

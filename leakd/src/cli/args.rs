@@ -210,6 +210,13 @@ pub struct RunArguments {
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
+    /// Trace these processes for a moment, too, and say how far their call
+    /// stacks can be followed.
+    #[arg(value_name = "PID")]
+    pub pids: Vec<u32>,
+    /// For how long, e.g. 2s, 1m.
+    #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = duration::parse)]
+    pub duration: Duration,
     /// Write one JSON document instead of text.
     #[arg(long)]
     pub json: bool,

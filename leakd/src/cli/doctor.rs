@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::args::DoctorArguments;
+use super::doctor_stacks::{self, ProcessStacks};
 use super::{start_engine, status};
 use crate::bpf::features::ProbeMethod;
 use crate::engine::Settings;
@@ -27,13 +28,16 @@ struct Diagnosis {
     kernel: String,
     can_trace: bool,
     rows: Vec<Row>,
+    /// How far the stacks of the processes can be followed that were asked for.
+    processes: Vec<ProcessStacks>,
 }
 
 /// Looks at the machine and sends the canary.
-pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
+pub async fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
     let facts = Facts::gather();
     let mut rows = basics(&facts);
     let mut can_trace = false;
+    let mut processes = Vec::new();
     match facts.check() {
         Err(error) => rows.push(row("tracing", "no", false, error.to_string())),
         Ok(()) => match start_engine(Settings::default()) {
@@ -50,10 +54,12 @@ pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
                         canary.bare_pair_ns, canary.traced_pair_ns
                     ),
                 ));
+                processes = doctor_stacks::look(engine, arguments).await?;
             }
         },
     }
-    let diagnosis = Diagnosis { schema: "leakd.doctor/1", kernel: facts.release, can_trace, rows };
+    let diagnosis =
+        Diagnosis { schema: "leakd.doctor/1", kernel: facts.release, can_trace, rows, processes };
     if arguments.json {
         let text = serde_json::to_string_pretty(&diagnosis)?;
         print(&format!("{text}\n"))?;
@@ -154,6 +160,9 @@ fn render(diagnosis: &Diagnosis) -> String {
     } else {
         "leakd cannot trace on this machine.\n"
     });
+    for process in &diagnosis.processes {
+        text.push_str(&process.text());
+    }
     text
 }
 

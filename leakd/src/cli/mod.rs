@@ -7,6 +7,7 @@ mod ask;
 mod attach;
 mod daemon_args;
 mod doctor;
+mod doctor_stacks;
 mod progress;
 mod run;
 mod show;
@@ -49,7 +50,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
-            Command::Doctor(arguments) => doctor::doctor(&arguments),
+            Command::Doctor(arguments) => doctor::doctor(&arguments).await,
             Command::Status(arguments) => ask::status(&arguments),
             Command::Targets(arguments) => ask::targets(&arguments),
             Command::Report(arguments) => ask::report(&arguments),

@@ -403,9 +403,10 @@ fn name_growers(active: &mut Active, trace: &Trace) {
         if active.places.get(&grower.site).is_some_and(|place| !place.starts_with("0x")) {
             continue;
         }
-        let Some(stack) = target.stack(grower.site) else { continue };
-        let addresses: Vec<CodeAddress> =
-            stack.frames.iter().map(|frame| target.code_address(*frame)).collect();
+        let addresses: Vec<CodeAddress> = target.code_addresses(grower.site).collect();
+        if addresses.is_empty() {
+            continue;
+        }
         let frames = trace.symbolizer().resolve(&addresses, PLACE_WAIT);
         active.places.insert(grower.site, place(frames.concat()));
     }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ElfError;
+use crate::thread_time;
 
-/// How long one operation on a file may take.
+/// How much processor time one operation on a file may take.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Bytes that are read at a time from long tables; a multiple of the sizes of
@@ -15,15 +16,15 @@ pub(super) const CHUNK: u64 = 24 * 21_846; // about half a MiB
 
 /// When the operation under way must have ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline(Instant);
+pub(super) struct Deadline(thread_time::Deadline);
 
 impl Deadline {
     pub(super) fn start() -> Self {
-        Self(Instant::now() + TIME_LIMIT)
+        Self(thread_time::Deadline::after(TIME_LIMIT))
     }
 
     pub(super) fn check(self) -> Result<(), ElfError> {
-        if Instant::now() > self.0 { Err(ElfError::Deadline(TIME_LIMIT)) } else { Ok(()) }
+        if self.0.has_passed() { Err(ElfError::Deadline(TIME_LIMIT)) } else { Ok(()) }
     }
 }
 

@@ -39,6 +39,18 @@ impl TestProgram {
         self.directory.path().join("program")
     }
 
+    /// Puts a copy of a library beside it: the kernel shares probes by file, so
+    /// that what others trace in the library itself would be felt here.
+    pub(crate) fn keep_beside(self, library: &str) -> Self {
+        std::fs::copy(library, self.beside(library)).unwrap();
+        self
+    }
+
+    /// Where the copy of a library is.
+    pub(crate) fn beside(&self, library: &str) -> PathBuf {
+        self.directory.path().join(Path::new(library).file_name().unwrap())
+    }
+
     /// The directory that it lies in.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()

@@ -1,8 +1,9 @@
 //! How a target comes and goes.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Instant, SystemTime};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::code::Code;
 use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
 use super::window::Windows;
@@ -67,10 +68,12 @@ impl Engine {
             info,
             maps,
             probes: Probes::default(),
-            code: Vec::new(),
-            mappings: Vec::new(),
+            code: Code::default(),
             attached: HashSet::new(),
             stacks: HashMap::new(),
+            page_fault_stacks: HashMap::new(),
+            unplaced: Vec::new(),
+            without_table: BTreeMap::new(),
             epoch: 0,
             sample_bytes: sampling.bytes,
             adjustable: sampling.adjustable,
@@ -81,9 +84,12 @@ impl Engine {
             started: SystemTime::now(),
             started_at: now,
             refreshed: now,
+            refresh_took: Duration::ZERO,
+            refresh_due: false,
             stopped_at: None,
         };
         self.targets.insert(slot, target);
+        self.start_watch();
         match self.set_up(slot, seen_from, sampling, with_custom) {
             Ok(()) => Ok(slot),
             Err(error) => {
@@ -142,9 +148,13 @@ impl Engine {
         if let Some(mut target) = self.targets.remove(&slot) {
             target.probes.detach();
             self.stacks.forget(target.pid());
+            self.forget_page_faults(slot);
             if let Err(error) = self.ledger.close(&target.maps) {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }
+        }
+        if self.targets.is_empty() {
+            self.watch = None;
         }
     }
 }
@@ -153,7 +163,7 @@ impl Engine {
 fn no_allocator(target: &Target) -> String {
     let mut objects = 0;
     let mut unreadable = None;
-    for object in target.code.iter().filter_map(|code| code.object.as_ref()) {
+    for object in target.code.current().filter_map(|code| code.object.as_ref()) {
         objects += 1;
         if let Some(error) = &object.error {
             let path =

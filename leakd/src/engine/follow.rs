@@ -1,20 +1,30 @@
 //! What changes while a target is under trace: its mappings, its program
 //! image, its children, its end.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::objects::CodeObject;
 use super::rings::Announcement;
-use super::target::Ended;
+use super::target::{Ended, Target};
+use super::watch::Watch;
 use super::{Engine, EngineError, snapshot};
 use crate::process::{ProcessError, mappings};
 
 /// Mappings are read again this often without a reason ...
 const REFRESH: Duration = Duration::from_millis(500);
-/// ... and no more often than this with one.
+/// ... and no more often than this with one ...
 const REFRESH_AT_MOST: Duration = Duration::from_millis(20);
+/// ... nor more often than so many times what it took, for a process that makes
+/// code all the time.
+const REFRESH_SHARE: u32 = 10;
+/// How often the kernel is asked who has mapped code.
+const DRAIN: Duration = Duration::from_millis(20);
 
 /// What the caller may want to act upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +51,15 @@ pub enum Event {
 }
 
 impl Engine {
-    /// Waits for the next announcement of the probes. Cancel-safe.
+    /// Waits for the next announcement of the probes, and meanwhile keeps the
+    /// targets' mappings true. Cancel-safe.
     pub async fn next(&mut self) -> Option<Announcement> {
-        self.announcements.recv().await
+        loop {
+            tokio::select! {
+                announcement = self.announcements.recv() => return announcement,
+                _ = self.drain.tick() => self.follow_mappings(),
+            }
+        }
     }
 
     /// An announcement that is there already.
@@ -56,17 +72,36 @@ impl Engine {
         match announcement {
             Announcement::Stack(stack) => {
                 let (slot, site) = (stack.slot, stack.site);
-                let lost_its_way = stack.end == StackEnd::NoMapping as u32;
                 let target = self.targets.get_mut(&slot)?;
-                target.remember(stack);
-                if lost_its_way && target.refreshed.elapsed() >= REFRESH_AT_MOST {
-                    self.refresh_or_warn(slot);
+                // Its exec may come later: through another CPU's ring.
+                if stack.epoch.wrapping_sub(target.epoch).cast_signed() > 0 {
+                    self.restart(slot, stack.epoch, stack.time_ns);
+                }
+                let target = self.targets.get_mut(&slot)?;
+                if stack.epoch == target.epoch {
+                    let lost_its_way = stack.end == StackEnd::NoMapping as u32;
+                    let placed = target.remember(stack);
+                    target.refresh_due |= lost_its_way || !placed;
+                    self.refresh_if_due(slot);
                 }
                 Some(Event::NewSite { slot, site })
             }
+            Announcement::PageFaultStack(stack) => {
+                let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
+                let target = self.targets.get_mut(&slot)?;
+                if stack.epoch == target.epoch {
+                    target.page_fault_stacks.insert(stack.site, stack);
+                }
+                if lost_its_way && target.refreshed.elapsed() >= REFRESH_AT_MOST {
+                    self.refresh_or_warn(slot);
+                }
+                None
+            }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
-            Announcement::Exec { slot, epoch } => {
-                self.restart(slot, epoch);
+            Announcement::Exec { slot, epoch, time_ns } => {
+                if epoch != self.targets.get(&slot)?.epoch {
+                    self.restart(slot, epoch, time_ns);
+                }
                 Some(Event::Execed { slot })
             }
         }
@@ -75,6 +110,7 @@ impl Engine {
     /// To be called a few times a second: finds out which targets have ended
     /// and which mapped new code.
     pub fn tick(&mut self) {
+        self.follow_mappings();
         let slots: Vec<u16> = self.targets.keys().copied().collect();
         for slot in slots {
             let Some(target) = self.targets.get_mut(&slot) else { continue };
@@ -83,9 +119,6 @@ impl Engine {
                 target.stopped_at = Some(Instant::now());
                 target.probes.detach();
                 target.windows.close();
-            }
-            if target.ended == Ended::Running && target.refreshed.elapsed() >= REFRESH {
-                self.refresh_or_warn(slot);
             }
         }
     }
@@ -96,13 +129,14 @@ impl Engine {
     }
 
     /// The old image's memory is gone, not leaked: start again.
-    fn restart(&mut self, slot: u16, epoch: u32) {
+    fn restart(&mut self, slot: u16, epoch: u32, time_ns: u64) {
         let Some(target) = self.targets.get_mut(&slot) else { return };
         target.epoch = epoch;
         target.execs += 1;
-        target.code.clear();
-        target.mappings.clear();
+        target.code.replace_all(time_ns);
+        target.unplaced.clear();
         self.stacks.forget(target.pid());
+        target.page_fault_stacks.clear();
         let old = std::mem::take(&mut target.stacks);
         if let Ok(info) = target.process.refresh() {
             target.info = info;
@@ -114,6 +148,61 @@ impl Engine {
         self.refresh_or_warn(slot);
     }
 
+    /// Asks the kernel who maps code, while there is anybody to ask about.
+    pub(super) fn start_watch(&mut self) {
+        if self.watch.is_none() {
+            let started = Watch::start();
+            self.drained_ns = snapshot::now_ns().unwrap_or_default();
+            self.watch = started
+                .inspect_err(|error| {
+                    tracing::info!("new mappings are looked for, not told: {error}")
+                })
+                .ok();
+        }
+    }
+
+    /// Learns which targets have mapped code, and looks at those.
+    fn follow_mappings(&mut self) {
+        self.drain_watch();
+        let slots: Vec<u16> = self.targets.keys().copied().collect();
+        for slot in slots {
+            self.refresh_if_due(slot);
+        }
+    }
+
+    fn drain_watch(&mut self) {
+        let (Some(watch), Ok(now)) = (&mut self.watch, snapshot::now_ns()) else { return };
+        let running = self.targets.values_mut().filter(|target| target.ended == Ended::Running);
+        let mut by_pid: HashMap<u32, &mut Target> =
+            running.map(|target| (target.pid(), target)).collect();
+        let whole = watch.drain(|mapped| {
+            if let Some(target) = by_pid.get_mut(&mapped.pid)
+                && target.code.note(&mapped)
+            {
+                target.refresh_due = true;
+                target.doubt_stacks();
+            }
+        });
+        if !whole {
+            tracing::debug!("the kernel could not tell of all new mappings");
+            for target in by_pid.values_mut() {
+                target.code.doubt_all(self.drained_ns);
+                target.refresh_due = true;
+                target.doubt_stacks();
+            }
+        }
+        self.drained_ns = now;
+    }
+
+    fn refresh_if_due(&mut self, slot: u16) {
+        let Some(target) = self.targets.get(&slot) else { return };
+        let pause = REFRESH_AT_MOST.max(target.refresh_took * REFRESH_SHARE);
+        let pause = if target.refresh_due { pause } else { REFRESH.max(pause) };
+        if target.ended == Ended::Running && target.refreshed.elapsed() >= pause {
+            self.refresh_or_warn(slot);
+        }
+    }
+
     fn refresh_or_warn(&mut self, slot: u16) {
         match self.refresh(slot) {
             Ok(()) | Err(EngineError::Process(ProcessError::NotFound(_))) => {}
@@ -123,17 +212,26 @@ impl Engine {
 
     /// Reads a target's mappings again, and probes the allocators that are new.
     pub fn refresh(&mut self, slot: u16) -> Result<(), EngineError> {
+        // What has been told of by now will be seen.
+        self.drain_watch();
         let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
-        target.refreshed = Instant::now();
+        let began = Instant::now();
+        target.refreshed = began;
+        target.refresh_due = false;
         let pid = target.pid();
+        let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
         let mapped = mappings(pid)?;
         let objects = &mut self.objects;
-        if !target.set_code(mapped, |mapping| objects.open(pid, mapping)) {
-            return Ok(());
+        if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
+            // Before the probes, so that the first stacks are whole already.
+            let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
+            tracing::debug!(?synced, pid, "mappings");
+            target.note_without_table(&synced);
         }
-        // Before the probes, so that the first stacks are whole already.
-        let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
-        tracing::debug!(?synced, pid, "mappings");
+        target.doubt_stacks();
+        target.code.settle(snapshot::now_ns().map_err(super::system("the clock"))?);
+        target.place_stacks();
+        target.refresh_took = began.elapsed();
         self.probe(slot)
     }
 
@@ -145,13 +243,14 @@ impl Engine {
             return Ok(());
         }
         let pid = target.pid();
-        for code in &target.code {
-            let Some(object) = &code.object else { continue };
+        let code: Vec<Arc<CodeObject>> =
+            target.code.current().filter_map(|code| code.object.clone()).collect();
+        for object in code {
             if object.discovery.is_empty() || target.attached.contains(&object.identity) {
                 continue;
             }
             target.attached.insert(object.identity);
-            target.probes.attach(&self.programs, object, target.maps.slot, pid).map_err(
+            target.probes.attach(&self.programs, &object, target.maps.slot, pid).map_err(
                 |source| EngineError::Probe {
                     pid,
                     module: object.file.path().display().to_string(),
@@ -161,4 +260,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// When new mappings are asked for.
+pub(super) fn drain_interval() -> Interval {
+    let mut interval = interval(DRAIN);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

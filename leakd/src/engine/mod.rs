@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`ledger`] | the slots and their maps |
 //! | [`rings`] | what the probes announce |
+//! | [`code`], [`changes`] | what a target has mapped, and when that changed |
+//! | [`watch`] | who maps code, as the kernel tells it |
 //! | [`objects`] | the files that code is mapped from |
 //! | [`probes`] | the links of a target |
 //! | [`target`] | one process under trace |
@@ -11,13 +13,17 @@
 //! | [`follow`] | what changes while it is there: mappings, exec, fork, exit |
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
+//! | [`page_faults`] | call sites of page faults |
 //! | [`window`] | more or less of a target while it is under trace |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
+pub mod changes;
+pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
+pub mod page_faults;
 mod plain;
 pub mod probes;
 pub mod rings;
@@ -25,15 +31,17 @@ pub mod sampling;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
+pub mod watch;
 pub mod window;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
 use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
@@ -45,6 +53,7 @@ use objects::CodeObjects;
 use rings::{Announcement, Rings};
 use stacks::Stacks;
 use target::{Target, TargetLook};
+use watch::Watch;
 
 /// What the engine is to do, for all targets.
 #[derive(Clone, Debug)]
@@ -142,9 +151,16 @@ pub struct Engine {
     stacks: Stacks,
     rings: Rings,
     announcements: mpsc::Receiver<Announcement>,
+    /// While there are targets, where the kernel permits it.
+    watch: Option<Watch>,
+    /// Up to when (CLOCK_MONOTONIC, ns) it was drained.
+    drained_ns: u64,
+    /// When it is drained.
+    drain: Interval,
     objects: CodeObjects,
     settings: Settings,
-    _object: BpfObject,
+    page_faults: Option<OwnedFd>,
+    object: BpfObject,
 }
 
 impl Engine {
@@ -162,9 +178,13 @@ impl Engine {
             stacks,
             rings,
             announcements,
+            watch: None,
+            drained_ns: 0,
+            drain: follow::drain_interval(),
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
-            _object: object,
+            page_faults: None,
+            object,
         })
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
-use leakd_common::event::{EventKind, MAX_FRAMES, ProcessRecord, StackRecord};
+use leakd_common::event::{EventKind, INSTRUCTION_FRAME, MAX_FRAMES, ProcessRecord, StackRecord};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::plain::read;
 use crate::bpf::object::BpfObject;
 use crate::bpf::sys::{self, MapSpec, map_type};
+use crate::symbol::Lookup;
 
 /// Bytes of each ring: 240 stacks of full depth.
 const RING_BYTES: u32 = 256 << 10;
@@ -38,15 +39,38 @@ pub struct Stack {
     pub end: u32,
     /// Frames found by the frame pointer.
     pub frame_pointer_steps: u32,
-    /// Return addresses, innermost first.
+    /// CLOCK_MONOTONIC when it was walked, nanoseconds.
+    pub time_ns: u64,
+    /// Addresses, innermost first.
     pub frames: Box<[u64]>,
+    /// Bit i: `frames[i]` is not a return address but that of an instruction
+    /// that a signal interrupted or that faulted.
+    pub instructions: u128,
 }
+
+impl Stack {
+    /// The addresses, innermost first, and how each is to be looked up.
+    pub fn addresses(&self) -> impl Iterator<Item = (u64, Lookup)> {
+        // What stands in front of an interrupted instruction is the trampoline that
+        // the handler returns to: its first instruction, which nothing called.
+        let instructions = self.instructions | self.instructions >> 1;
+        self.frames.iter().enumerate().map(move |(number, &address)| {
+            let is_instruction = instructions >> number & 1 != 0;
+            (address, if is_instruction { Lookup::Instruction } else { Lookup::Return })
+        })
+    }
+}
+
+/// One bit for each frame.
+const _: () = assert!(MAX_FRAMES == u128::BITS as usize);
 
 /// What the probes announced.
 #[derive(Clone, Debug)]
 pub enum Announcement {
     /// A new call site.
     Stack(Stack),
+    /// A new call site of page faults.
+    PageFaultStack(Stack),
     /// A target made a process or a thread: its id.
     Fork {
         /// The target's slot.
@@ -60,6 +84,8 @@ pub enum Announcement {
         slot: u16,
         /// The epoch that begins.
         epoch: u32,
+        /// When: CLOCK_MONOTONIC, ns.
+        time_ns: u64,
     },
 }
 
@@ -144,21 +170,33 @@ async fn drain(mut ring: AsyncFd<RingBuf<MapData>>, sender: mpsc::Sender<Announc
 /// Reads a record; `None` for one of a kind that is not known.
 fn parse(record: &[u8]) -> Option<Announcement> {
     let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
-    if kind == EventKind::Stack as u32 && record.len() >= size_of::<StackRecord>() {
+    let of_fault = kind == EventKind::PageFaultStack as u32;
+    if (of_fault || kind == EventKind::Stack as u32) && record.len() >= size_of::<StackRecord>() {
         let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| record[at + byte]));
         let depth = (word(32) as usize).min(MAX_FRAMES);
+        let mut instructions = 0;
         let frames = record[STACK_HEADER..STACK_HEADER + 8 * depth]
             .chunks_exact(8)
             .map(read::<u64>)
+            .enumerate()
+            .map(|(number, frame)| {
+                instructions |= u128::from(frame & INSTRUCTION_FRAME != 0) << number;
+                frame & !INSTRUCTION_FRAME
+            })
             .collect();
-        return Some(Announcement::Stack(Stack {
+        let stack = Stack {
             slot: word(4) as u16,
             site: read(&record[8..]),
             epoch: word(24),
             end: word(28),
             frame_pointer_steps: word(36),
+            time_ns: read(&record[40..]),
             frames,
-        }));
+            instructions,
+        };
+        let announcement =
+            if of_fault { Announcement::PageFaultStack } else { Announcement::Stack };
+        return Some(announcement(stack));
     }
     if record.len() < size_of::<ProcessRecord>() {
         return None;
@@ -168,7 +206,7 @@ fn parse(record: &[u8]) -> Option<Announcement> {
     if kind == EventKind::Fork as u32 {
         Some(Announcement::Fork { slot, child: process.child })
     } else if kind == EventKind::Exec as u32 {
-        Some(Announcement::Exec { slot, epoch: process.epoch })
+        Some(Announcement::Exec { slot, epoch: process.epoch, time_ns: process.time_ns })
     } else {
         None
     }
@@ -183,5 +221,6 @@ const _: () = {
     assert!(offset_of!(StackRecord, end) == 28);
     assert!(offset_of!(StackRecord, depth) == 32);
     assert!(offset_of!(StackRecord, frame_pointer_steps) == 36);
+    assert!(offset_of!(StackRecord, time_ns) == 40);
     assert!(offset_of!(StackRecord, frames) == STACK_HEADER);
 };

@@ -38,7 +38,7 @@ pub fn now_ns() -> io::Result<u64> {
 pub fn sites(map: BorrowedFd<'_>) -> io::Result<HashMap<u64, Site>> {
     let mut sites = HashMap::new();
     for_each(map, |key, value| {
-        sites.insert(key, read::<Site>(value));
+        sites.insert(read(key), read::<Site>(value));
     })?;
     Ok(sites)
 }
@@ -66,34 +66,30 @@ pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Resu
     let mut gone = Vec::new();
     for_each(map, |address, value| {
         if !keep(read::<Block>(value).site) {
-            gone.push(address);
+            gone.push(address.to_vec());
         }
     })?;
     for address in &gone {
-        sys::map_delete(map.as_fd(), &address.to_ne_bytes())?;
+        sys::map_delete(map.as_fd(), address)?;
     }
     Ok(gone.len() as u64)
 }
 
-/// Calls `visit` with each key (8 bytes) and value of a hash map.
-fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(u64, &[u8])) -> io::Result<()> {
+/// Calls `visit` with each key and value of a hash map.
+pub(super) fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
     let shape = sys::map_shape(map)?;
-    if shape.key_size != 8 {
-        return Err(io::Error::other(format!("keys of {} bytes", shape.key_size)));
-    }
-    let value_size = shape.value_size as usize;
+    let (key_size, value_size) = (shape.key_size as usize, shape.value_size as usize);
     let mut capacity = BATCH;
     let mut cursor = BatchCursor::new();
-    let mut keys = vec![0u8; 8 * capacity as usize];
+    let mut keys = vec![0u8; key_size * capacity as usize];
     let mut values = vec![0u8; value_size * capacity as usize];
     loop {
         match sys::map_lookup_batch(map, &mut cursor, &mut keys, &mut values, capacity) {
             Ok(batch) => {
                 let count = batch.count as usize;
-                for (key, value) in
-                    keys.chunks_exact(8).zip(values.chunks_exact(value_size)).take(count)
-                {
-                    visit(read(key), value);
+                let keys = keys.chunks_exact(key_size);
+                for (key, value) in keys.zip(values.chunks_exact(value_size)).take(count) {
+                    visit(key, value);
                 }
                 if batch.done {
                     return Ok(());
@@ -103,7 +99,7 @@ fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(u64, &[u8])) -> io::Resul
                 if error.raw_os_error() == Some(libc::ENOSPC) && capacity < LARGEST_BATCH =>
             {
                 capacity *= 2;
-                keys.resize(8 * capacity as usize, 0);
+                keys.resize(key_size * capacity as usize, 0);
                 values.resize(value_size * capacity as usize, 0);
             }
             // The cursor's bucket is gone, or a concurrent change: try again.

@@ -38,7 +38,8 @@ impl Stacks {
     /// threads of its own, and waits for them.
     pub(super) fn sync(&mut self, target: &Target) -> io::Result<SyncReport> {
         let mappings: Vec<ExecutableMapping> = target
-            .current_code()
+            .code
+            .current()
             .filter_map(|code| {
                 let mapping = &code.mapping;
                 let source = match (&mapping.kind, &code.object) {

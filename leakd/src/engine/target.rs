@@ -1,24 +1,23 @@
 //! One process under trace.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
 
+use super::code::{Code, MappedCode};
 use super::ledger::SlotMaps;
-use super::objects::CodeObject;
 use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
 use super::window::Windows;
-use crate::process::{ExecutableMapping, FileIdentity, MappingKind, ProcessHandle, ProcessInfo};
+use crate::process::{FileIdentity, ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
-
-/// Mappings that a target may map code from and still be followed.
-const MAPPINGS_LIMIT: usize = 16 << 10;
+use crate::unwind::SyncReport;
 
 /// From when on a target's allocations are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +37,15 @@ pub enum Ended {
     Exited,
 }
 
-/// A mapping of a target, with the file behind it.
-#[derive(Clone, Debug)]
-pub(super) struct MappedCode {
-    pub mapping: ExecutableMapping,
-    pub object: Option<Arc<CodeObject>>,
-    /// Mapped no more; kept for the names of addresses seen before.
-    pub gone: bool,
+/// Files without a table that are remembered.
+const WITHOUT_TABLE: usize = 256;
+
+/// An announced stack, and the code that each of its frames returns to: what
+/// was mapped there at the time.
+#[derive(Debug)]
+pub(super) struct KnownStack {
+    pub stack: Stack,
+    pub code: Box<[Option<Arc<MappedCode>>]>,
 }
 
 /// One process under trace. Dropping it takes its probes out, but leaves its
@@ -55,11 +56,14 @@ pub struct Target {
     pub(super) info: ProcessInfo,
     pub(super) maps: SlotMaps,
     pub(super) probes: Probes,
-    pub(super) code: Vec<MappedCode>,
-    /// The mappings as they were last read.
-    pub(super) mappings: Vec<ExecutableMapping>,
+    pub(super) code: Code,
     pub(super) attached: HashSet<FileIdentity>,
-    pub(super) stacks: HashMap<u64, Stack>,
+    pub(super) stacks: HashMap<u64, KnownStack>,
+    pub(super) page_fault_stacks: HashMap<u64, Stack>,
+    /// Files that have no unwind table, by path, with the reason.
+    pub(super) without_table: BTreeMap<String, String>,
+    /// Call sites with addresses that no known mapping holds.
+    pub(super) unplaced: Vec<u64>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
     pub(super) adjustable: bool,
@@ -70,6 +74,10 @@ pub struct Target {
     pub(super) started: SystemTime,
     pub(super) started_at: Instant,
     pub(super) refreshed: Instant,
+    /// How long the last look at its mappings took.
+    pub(super) refresh_took: Duration,
+    /// There is reason to look at its mappings again.
+    pub(super) refresh_due: bool,
     pub(super) stopped_at: Option<Instant>,
 }
 
@@ -156,76 +164,82 @@ impl Target {
 
     /// The stack of a call site, if it has been announced.
     pub fn stack(&self, site: u64) -> Option<&Stack> {
-        self.stacks.get(&site)
+        self.stacks.get(&site).map(|known| &known.stack)
     }
 
-    /// What is at an address of the process.
-    pub fn code_address(&self, address: u64) -> CodeAddress {
-        let index = self.code.partition_point(|code| code.mapping.begin <= address);
-        let found = index.checked_sub(1).and_then(|index| self.code.get(index));
-        let Some(code) = found.filter(|code| address <= code.mapping.end) else {
-            return CodeAddress::Unmapped { address };
-        };
-        let lookup = Lookup::Return;
-        match (&code.mapping.kind, &code.object) {
-            (MappingKind::File { .. }, Some(object)) => CodeAddress::File {
-                object: Arc::clone(&object.file),
-                offset: address - code.mapping.begin + code.mapping.offset,
-                address,
-                lookup,
-            },
-            (MappingKind::Anonymous, _) => CodeAddress::Jit { pid: self.pid(), address, lookup },
-            _ => CodeAddress::Unmapped { address },
-        }
+    /// The stack of a call site of page faults, if it has been announced.
+    pub fn page_fault_stack(&self, site: u64) -> Option<&Stack> {
+        self.page_fault_stacks.get(&site)
     }
 
-    /// What is mapped now, without what has gone.
-    pub(super) fn current_code(&self) -> impl Iterator<Item = &MappedCode> {
-        self.code.iter().filter(|code| !code.gone)
+    /// What is at each address of a call site's stack, innermost first; empty if
+    /// the stack has not been announced.
+    pub fn code_addresses(&self, site: u64) -> impl Iterator<Item = CodeAddress> {
+        self.stacks.get(&site).into_iter().flat_map(|known| {
+            known.stack.addresses().zip(&known.code).map(|((address, lookup), code)| match code {
+                Some(code) => code.address(self.pid(), address, lookup),
+                None => CodeAddress::Unmapped { address },
+            })
+        })
     }
 
-    /// Remembers an announced stack.
-    pub(super) fn remember(&mut self, stack: Stack) {
-        if stack.epoch == self.epoch {
-            self.stacks.insert(stack.site, stack);
+    /// Remembers an announced stack; gives false if some of it is not in any
+    /// known mapping.
+    pub(super) fn remember(&mut self, mut stack: Stack) -> bool {
+        if self.code.misled(&stack) {
+            stack.end = StackEnd::Stale as u32;
         }
+        let at = |(address, lookup)| self.code.at(address, lookup, stack.time_ns).cloned();
+        let code: Box<[_]> = stack.addresses().map(at).collect();
+        let whole = code.iter().all(Option::is_some);
+        if !whole {
+            self.unplaced.push(stack.site);
+        }
+        self.stacks.insert(stack.site, KnownStack { stack, code });
+        whole
     }
 
-    /// Takes over a new list of mappings; objects that are still mapped are
-    /// not opened again. Objects that have gone stay known by the addresses
-    /// that they had, unless others have taken these.
-    pub(super) fn set_code(
-        &mut self,
-        mappings: Vec<ExecutableMapping>,
-        mut open: impl FnMut(&ExecutableMapping) -> io::Result<Arc<CodeObject>>,
-    ) -> bool {
-        if self.mappings == mappings {
-            return false;
-        }
-        self.mappings = mappings.clone();
-        let mut known: HashMap<ExecutableMapping, MappedCode> =
-            self.code.drain(..).map(|code| (code.mapping.clone(), code)).collect();
-        let mut fresh: Vec<MappedCode> = Vec::with_capacity(mappings.len());
-        for mapping in mappings.into_iter().take(MAPPINGS_LIMIT) {
-            let code = known.remove(&mapping).unwrap_or_else(|| {
-                let object = match mapping.kind {
-                    MappingKind::File { .. } => open(&mapping).ok(),
-                    _ => None,
-                };
-                MappedCode { mapping, object, gone: false }
-            });
-            fresh.push(MappedCode { gone: false, ..code });
-        }
-        for (_, gone) in known {
-            let overlaps = fresh.iter().any(|code| {
-                code.mapping.begin < gone.mapping.end && gone.mapping.begin < code.mapping.end
-            });
-            if !overlaps && fresh.len() < MAPPINGS_LIMIT {
-                fresh.push(MappedCode { gone: true, ..gone });
+    /// Finds the code of stacks that were announced before their mappings were
+    /// known. What is not found now never will be.
+    pub(super) fn place_stacks(&mut self) {
+        for site in std::mem::take(&mut self.unplaced) {
+            let Some(KnownStack { stack, code }) = self.stacks.get_mut(&site) else { continue };
+            for ((address, lookup), code) in stack.addresses().zip(code.iter_mut()) {
+                if code.is_none() {
+                    *code = self.code.at(address, lookup, stack.time_ns).cloned();
+                }
             }
         }
-        fresh.sort_by_key(|code| code.mapping.begin);
-        self.code = fresh;
-        true
+    }
+
+    /// Looks at all stacks again, for changes that the walker does not know of.
+    pub(super) fn doubt_stacks(&mut self) {
+        if self.code.all_settled() {
+            return;
+        }
+        for KnownStack { stack, .. } in self.stacks.values_mut() {
+            if self.code.newly_misled(stack) {
+                stack.end = StackEnd::Stale as u32;
+            }
+        }
+    }
+
+    /// Takes over for which files there is no table.
+    pub(super) fn note_without_table(&mut self, report: &SyncReport) {
+        for (begin, why) in &report.without_table {
+            let code = self.code.at(*begin, Lookup::Instruction, u64::MAX);
+            let object = code.and_then(|code| code.object.as_ref());
+            let path = object.map(|object| object.file.path().display().to_string());
+            let module = path.unwrap_or_else(|| "[vdso]".to_owned());
+            if self.without_table.len() < WITHOUT_TABLE || self.without_table.contains_key(&module)
+            {
+                self.without_table.insert(module, why.to_string());
+            }
+        }
+    }
+
+    /// Files that have no unwind table, and why.
+    pub fn without_table(&self) -> &BTreeMap<String, String> {
+        &self.without_table
     }
 }

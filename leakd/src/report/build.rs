@@ -9,7 +9,7 @@ use leakd_common::target::Counter;
 use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
     Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
-    Target,
+    Stopped, Target, WithoutTable,
 };
 use super::{rank, time};
 use crate::symbol;
@@ -115,6 +115,8 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         double_frees: get(Counter::DoubleFrees),
         unattributed: get(Counter::SitesFull),
         stacks: stacks(&target.sites),
+        stopped: stopped(&target.sites),
+        without_table: target.without_table.iter().map(without_table).collect(),
         windows: target.windows,
         table_bytes: target.table_bytes,
     }
@@ -124,16 +126,17 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
 /// stack another key. Without a stack there is nothing to tell them by.
 fn merge(sites: Vec<SiteSnapshot>) -> Vec<SiteSnapshot> {
     let mut merged: Vec<SiteSnapshot> = Vec::with_capacity(sites.len());
-    let mut by_stack: HashMap<Vec<u64>, usize> = HashMap::new();
+    let mut by_stack: HashMap<(Vec<u64>, u64), usize> = HashMap::new();
     for site in sites {
         if site.addresses.is_empty() {
             merged.push(site);
             continue;
         }
-        match by_stack.get(&site.addresses) {
+        let stack = (site.addresses.clone(), site.files);
+        match by_stack.get(&stack) {
             Some(index) => add(&mut merged[*index], site),
             None => {
-                by_stack.insert(site.addresses.clone(), merged.len());
+                by_stack.insert(stack, merged.len());
                 merged.push(site);
             }
         }
@@ -143,6 +146,10 @@ fn merge(sites: Vec<SiteSnapshot>) -> Vec<SiteSnapshot> {
 
 fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
     into.key = into.key.min(other.key); // not of the order in which they came
+    // The same addresses, once doubted and once not: they were right.
+    if other.end.is_some_and(WalkEnd::complete) {
+        into.end = other.end;
+    }
     let (a, b) = (&mut into.site, &other.site);
     for (total, value) in [
         (&mut a.allocated_blocks, b.allocated_blocks),
@@ -245,11 +252,9 @@ fn stack_end(site: &SiteSnapshot) -> StackEnd {
         Some(WalkEnd::Internal) => StackEnd::Internal,
         Some(WalkEnd::ZeroReturn) => StackEnd::ZeroReturn,
         Some(WalkEnd::Depth) => StackEnd::Depth,
+        Some(WalkEnd::Stale) => StackEnd::Stale,
     }
 }
-
-#[cfg(test)]
-mod tests;
 
 /// Each allocation kept has had its stack walked: those whose stack is known,
 /// and those of them whose stack is whole.
@@ -263,3 +268,30 @@ fn stacks(sites: &[SiteSnapshot]) -> Stacks {
         }
     })
 }
+
+fn without_table((module, reason): (&String, &String)) -> WithoutTable {
+    WithoutTable { module: module.clone(), reason: reason.clone() }
+}
+
+/// Where the others stopped and why, by the allocations that it was met in.
+fn stopped(sites: &[SiteSnapshot]) -> Vec<Stopped> {
+    let mut counts: BTreeMap<(Option<&str>, StackEnd), u64> = BTreeMap::new();
+    for site in sites.iter().filter(|site| !site.end.is_some_and(WalkEnd::complete)) {
+        if site.end.is_some() && site.site.allocated_blocks > 0 {
+            let place = (site.outermost.as_deref(), stack_end(site));
+            let count = counts.entry(place).or_default();
+            *count = count.saturating_add(site.site.allocated_blocks);
+        }
+    }
+    let stopped = |((module, end), walked): ((Option<&str>, _), _)| Stopped {
+        module: module.map(str::to_owned),
+        end,
+        walked,
+    };
+    let mut list: Vec<Stopped> = counts.into_iter().map(stopped).collect();
+    list.sort_by_key(|one| std::cmp::Reverse(one.walked));
+    list
+}
+
+#[cfg(test)]
+mod tests;

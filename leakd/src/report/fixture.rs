@@ -55,6 +55,8 @@ impl Planted {
             }),
             addresses: frames.iter().map(|frames| frames[0].address).collect(),
             frames,
+            files: 0,
+            outermost: None,
             end: Some(StackEnd::Bottom),
             frame_pointer_steps: 0,
         }
@@ -119,6 +121,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         ]),
         sample_bytes: 0,
         table_bytes: 9 << 20,
+        without_table: Default::default(),
         windows: Windows { count: 1, open_ns: 30 * SECOND },
         probes: vec![
             Probe {

@@ -1,5 +1,6 @@
 //! What the engine hands over at the end of a trace, or in the middle of it.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use leakd_common::event::StackEnd;
@@ -52,6 +53,8 @@ pub struct TargetSnapshot {
     pub windows: Windows,
     /// Which functions were probed.
     pub probes: Vec<Probe>,
+    /// Files that have no unwind table, by path, with the reason.
+    pub without_table: BTreeMap<String, String>,
     /// The call sites.
     pub sites: Vec<SiteSnapshot>,
 }
@@ -68,6 +71,11 @@ pub struct SiteSnapshot {
     pub ages: Option<SiteAges>,
     /// The return addresses, innermost first; empty if no stack was announced.
     pub addresses: Vec<u64>,
+    /// Tells apart stacks of equal addresses that lead through other files.
+    pub files: u64,
+    /// The module of the outermost address, which is where the walk stopped;
+    /// `None` if it is not known.
+    pub outermost: Option<String>,
     /// For each address its frames, innermost first.
     pub frames: Vec<Vec<Frame>>,
     /// Why the walk stopped; `None` if no stack was announced.

@@ -110,6 +110,10 @@ pub struct Coverage {
     pub unattributed: u64,
     /// How far the call stacks could be walked.
     pub stacks: Stacks,
+    /// Where the others stopped, most frequent first.
+    pub stopped: Vec<Stopped>,
+    /// Files that have no unwind table.
+    pub without_table: Vec<WithoutTable>,
     /// When probes were on.
     pub windows: Windows,
     /// Memory of leakd's tables for this target, in bytes.
@@ -130,6 +134,27 @@ pub struct Stacks {
     pub walked: u64,
     /// Of these, walked to the outermost frame.
     pub complete: u64,
+}
+
+/// Where walks stopped before the outermost frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The file that the code of the last frame was mapped from; `[jit]` for
+    /// code made at run time.
+    pub module: Option<String>,
+    /// Why.
+    pub end: StackEnd,
+    /// Stacks that stopped there.
+    pub walked: u64,
+}
+
+/// A file that has no unwind table: stacks end in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithoutTable {
+    /// Its path.
+    pub module: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Spans of time in which probes were on.
@@ -267,7 +292,7 @@ pub struct Frame {
 }
 
 /// Why a stack ends where it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StackEnd {
     /// At the outermost frame.
@@ -290,6 +315,8 @@ pub enum StackEnd {
     Internal,
     /// After as many frames as are kept.
     Depth,
+    /// What was mapped changed at that moment: the frames may be wrong.
+    Stale,
     /// The stack never reached user space.
     NotSeen,
     /// The table of call sites was full: this site stands for several.

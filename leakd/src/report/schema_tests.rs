@@ -35,13 +35,16 @@ fn reports() -> Vec<Report> {
         report(target(Vec::new())),
         build(super::input::Snapshot { targets: Vec::new(), ..snapshot(full.clone()) }, &SETTINGS),
     ];
-    let ends = (1..=11).map(StackEnd::from_number);
+    let ends = (1..=12).map(StackEnd::from_number);
     for (end, ended) in ends.zip([Ended::Running, Ended::Exited, Ended::Exec].into_iter().cycle()) {
         let mut target = full.clone();
         target.ended = ended;
         target.seen_from = SeenFrom::Start;
         target.sample_bytes = 512 << 10;
         target.sites[0].end = end;
+        target.sites[0].outermost = Some("/usr/lib/libold.so".into());
+        let reason = "no .eh_frame and no .debug_frame".into();
+        target.without_table.insert("/usr/lib/libold.so".into(), reason);
         target.sites[1].ages = None;
         target.sites[2].key = leakd_common::site::OVERFLOW_SITE;
         target.sites[3].frames = vec![vec![crate::symbol::Frame::default()]];

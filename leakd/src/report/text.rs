@@ -13,6 +13,7 @@ mod wrap;
 
 pub(super) use coverage::push_warnings;
 pub(crate) use name::is_library;
+pub(crate) use stack::{base_name, brief};
 pub(super) use wrap::Page;
 
 use super::model::{Ended, Report, Site, Target};

@@ -19,6 +19,7 @@ mod worker;
 
 pub use address::{CodeAddress, Frame, Lookup, Object, ObjectKey, ObjectRef};
 pub use demangle::{NAME_LIMIT, demangle};
+pub use names::unnamed_frame;
 pub use symbolizer::Symbolizer;
 
 #[cfg(test)]

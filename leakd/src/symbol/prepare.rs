@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gimli::{DebugAbbrev, DebugInfo, EndianSlice, LittleEndian};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -24,6 +24,7 @@ use object::read::elf::{ElfFile, ElfSection, FileHeader};
 use object::{Endianness, Object as _, ObjectSection, ReadCache};
 
 use super::address::{Object, ObjectRef};
+use crate::thread_time::Deadline;
 
 /// Bytes of a file that is copied.
 pub const COPY_LIMIT: u64 = 512 << 20;
@@ -172,7 +173,7 @@ fn has_sane_depth(elf: &Elf<'_>) -> bool {
     else {
         return false;
     };
-    let deadline = Instant::now() + CHECK_TIME;
+    let deadline = Deadline::after(CHECK_TIME);
     walk(
         DebugInfo::new(&information, LittleEndian),
         &DebugAbbrev::new(&abbreviations, LittleEndian),
@@ -184,12 +185,12 @@ fn has_sane_depth(elf: &Elf<'_>) -> bool {
 fn walk(
     information: DebugInfo<EndianSlice<'_, LittleEndian>>,
     abbreviations: &DebugAbbrev<EndianSlice<'_, LittleEndian>>,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> gimli::Result<bool> {
     let mut units = information.units();
     let mut entry_count = 0u64;
     while let Some(unit) = units.next()? {
-        if Instant::now() > deadline {
+        if deadline.has_passed() {
             return Ok(false);
         }
         let abbreviations = unit.abbreviations(abbreviations)?;
@@ -202,7 +203,7 @@ fn walk(
                 entries.skip_attributes(abbreviation.attributes())?;
             }
             entry_count += 1;
-            if entry_count.is_multiple_of(1 << 16) && Instant::now() > deadline {
+            if entry_count.is_multiple_of(1 << 16) && deadline.has_passed() {
                 return Ok(false);
             }
         }

@@ -1,6 +1,7 @@
 //! From the engine's numbers to what the report is made of.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use leakd_common::event::StackEnd;
@@ -11,7 +12,7 @@ use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{CodeAddress, Frame, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -21,6 +22,8 @@ const AGE_SAMPLES: usize = 100;
 #[derive(Debug)]
 pub struct Prepared {
     snapshot: TargetSnapshot,
+    /// What is on each site's stack.
+    places: Vec<Vec<Place>>,
     addresses: Vec<CodeAddress>,
 }
 
@@ -28,12 +31,11 @@ impl Prepared {
     /// Names the call sites; waits at most so long for what is not known yet.
     pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
         let names = names(&self.addresses, symbolizer, wait);
-        for site in &mut self.snapshot.sites {
-            let unnamed = |address| vec![Frame { address, ..Frame::default() }];
-            site.frames = site
-                .addresses
+        for (site, places) in self.snapshot.sites.iter_mut().zip(&self.places) {
+            let unnamed = |place: &Place| vec![Frame { address: place.0, ..Frame::default() }];
+            site.frames = places
                 .iter()
-                .map(|address| names.get(address).cloned().unwrap_or_else(|| unnamed(*address)))
+                .map(|place| names.get(place).cloned().unwrap_or_else(|| unnamed(place)))
                 .collect();
         }
         self.snapshot
@@ -46,11 +48,11 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
-    let sites = look
+    let (sites, places) = look
         .sites
         .iter()
         .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
-        .collect();
+        .unzip();
     let duration_ns = target.duration().as_nanos() as u64;
     let filling_ns = match target.windows().count() {
         1 => target.duration(),
@@ -80,9 +82,10 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
             open_ns: target.windows().open_for().as_nanos() as u64,
         },
         probes: target.probes().functions().iter().map(probe).collect(),
+        without_table: target.without_table().clone(),
         sites,
     };
-    Prepared { snapshot, addresses }
+    Prepared { snapshot, places, addresses }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -93,6 +96,20 @@ fn probe(function: &ProbedFunction) -> model::Probe {
             Some(_) => model::ProbeCost::SingleStepped,
             None => model::ProbeCost::Emulated,
         },
+    }
+}
+
+/// An address, how it is looked up, and what was mapped there: a file and the
+/// offset in it.
+type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
+
+fn place(address: &CodeAddress) -> Place {
+    match address {
+        CodeAddress::File { object, offset, address, lookup } => {
+            (*address, *lookup, Some((object.key(), *offset)))
+        }
+        CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
+        CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),
     }
 }
 
@@ -107,12 +124,8 @@ fn addresses(target: &Target, look: &TargetLook) -> Vec<CodeAddress> {
         .collect();
     keys.sort_unstable_by(|a, b| b.cmp(a));
     let mut seen = HashSet::new();
-    let stacks = keys.into_iter().filter_map(|(_, key)| target.stack(key));
-    stacks
-        .flat_map(|stack| stack.frames.iter())
-        .filter(|address| seen.insert(**address))
-        .map(|address| target.code_address(*address))
-        .collect()
+    let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
+    addresses.filter(|address| seen.insert(place(address))).collect()
 }
 
 /// The frames of each address.
@@ -120,13 +133,13 @@ fn names(
     addresses: &[CodeAddress],
     symbolizer: &Symbolizer,
     wait: Duration,
-) -> HashMap<u64, Vec<Frame>> {
+) -> HashMap<Place, Vec<Frame>> {
     let deadline = Instant::now() + wait;
     let mut names = HashMap::with_capacity(addresses.len());
     for chunk in addresses.chunks(256) {
         let left = deadline.saturating_duration_since(Instant::now());
         for (address, frames) in chunk.iter().zip(symbolizer.resolve(chunk, left)) {
-            names.insert(address.address(), frames);
+            names.insert(place(address), frames);
         }
     }
     names
@@ -137,18 +150,30 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
-) -> SiteSnapshot {
+) -> (SiteSnapshot, Vec<Place>) {
     let stack = target.stack(key);
-    let addresses: Vec<u64> = stack.map(|stack| stack.frames.to_vec()).unwrap_or_default();
-    SiteSnapshot {
+    let code: Vec<CodeAddress> = target.code_addresses(key).collect();
+    let places: Vec<Place> = code.iter().map(place).collect();
+    let mut files = DefaultHasher::new();
+    for (_, _, file) in &places {
+        file.map(|(file, _)| file).hash(&mut files);
+    }
+    let snapshot = SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
         frames: Vec::new(),
-        addresses,
+        addresses: places.iter().map(|(address, ..)| *address).collect(),
+        files: files.finish(),
+        outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
-    }
+    };
+    (snapshot, places)
+}
+
+fn module(address: &CodeAddress) -> Option<String> {
+    symbol::unnamed_frame(address).module
 }
 
 fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {

@@ -73,12 +73,8 @@ impl Trace {
         match event {
             Some(Event::NewSite { slot, site }) => {
                 // Names are looked up while the process lives.
-                let addresses = self.engine.target(slot).and_then(|target| {
-                    let stack = target.stack(site)?;
-                    Some(stack.frames.iter().map(|frame| target.code_address(*frame)).collect())
-                });
-                if let Some(addresses) = addresses {
-                    self.symbolizer.request(addresses);
+                if let Some(target) = self.engine.target(slot) {
+                    self.symbolizer.request(target.code_addresses(site).collect());
                 }
             }
             Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {

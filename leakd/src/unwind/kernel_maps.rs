@@ -3,12 +3,16 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use leakd_common::unwind::{CELL_WORDS, Cell, Mapping, RULES, Rule, TABLES, TableGeometry};
 
 use crate::bpf::sys::{self, MapSpec, map_flags, map_type};
 use crate::unwind::store::{MappingPrefix, UnwindMaps};
 
+/// Between two looks at whether new tables are in their places.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
 /// Elements in one batch command.
 const BATCH: usize = 4096;
 
@@ -35,6 +39,8 @@ pub struct KernelMaps {
     cache_entries: u32,
     /// Stands under the numbers of retired tables.
     empty: OwnedFd,
+    /// Waits for the kernel to have waited.
+    publishing: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// What an inner map of `tables` looks like, but for its size: the template
@@ -72,15 +78,47 @@ impl KernelMaps {
         expect("mappings", &maps.mappings, map_type::LPM_TRIE, prefix, mapping, 1)?;
         let cache_entries = expect("cached rules", &maps.cache, array, 4, 8, 1)?;
         let empty = sys::map_create(&table_spec(1))?;
-        Ok(Self { maps, cache_entries, empty })
+        Ok(Self { maps, cache_entries, empty, publishing: None })
     }
 
-    /// Writes descriptors of inner maps. One batch waits for one RCU grace
-    /// period; single updates would wait for one each, about 9 ms.
-    fn set_tables(&self, numbers: &[u32], tables: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let numbers: Vec<[u8; 4]> = numbers.iter().map(|number| number.to_ne_bytes()).collect();
-        let tables: Vec<[u8; 4]> = tables.iter().map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
-        update_all(self.maps.tables.as_fd(), &numbers, &tables)
+    /// Writes descriptors of inner maps, without waiting for the walkers.
+    ///
+    /// The command itself waits for them (maybe_wait_bpf_programs() in
+    /// kernel/bpf/syscall.c; 9 to 18 ms), for the sake of whoever takes a map
+    /// away; but a walker finds each table as soon as it is in its place. So
+    /// another thread gives the command, and this one looks for the last table.
+    fn set_new_tables(&mut self, numbers: &[u32], tables: Vec<OwnedFd>) -> io::Result<()> {
+        self.finish_publishing()?;
+        let Some(last) = numbers.last().map(|number| number.to_ne_bytes()) else { return Ok(()) };
+        let outer = self.maps.tables.try_clone()?;
+        let mut inner = [0; 4];
+        if sys::map_lookup(outer.as_fd(), &last, &mut inner)? {
+            // Used before: whether the new one is there cannot be told so simply.
+            return set_tables(outer.as_fd(), numbers, &tables);
+        }
+        let thread = std::thread::Builder::new().name("unwind-tables".to_owned());
+        let publishing = thread.spawn({
+            let (outer, numbers) = (outer.try_clone()?, numbers.to_vec());
+            move || set_tables(outer.as_fd(), &numbers, &tables)
+        })?;
+        self.publishing = Some(publishing);
+        // Written in order: when the last one is there, all are.
+        while !sys::map_lookup(outer.as_fd(), &last, &mut inner)? {
+            if self.publishing.as_ref().is_some_and(JoinHandle::is_finished) {
+                return self.finish_publishing();
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Waits for the last command of [`Self::set_new_tables`].
+    fn finish_publishing(&mut self) -> io::Result<()> {
+        match self.publishing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the thread that loads unwind tables panicked")),
+        }
     }
 
     fn set_geometries(&self, numbers: &[u32], geometries: &[TableGeometry]) -> io::Result<()> {
@@ -102,9 +140,9 @@ impl UnwindMaps for KernelMaps {
 
     fn publish_tables(&mut self, tables: Vec<(u32, TableGeometry, OwnedFd)>) -> io::Result<()> {
         let numbers: Vec<u32> = tables.iter().map(|(number, ..)| *number).collect();
-        let cells: Vec<_> = tables.iter().map(|(.., fd)| fd.as_fd()).collect();
         let geometries: Vec<_> = tables.iter().map(|(_, geometry, _)| *geometry).collect();
-        self.set_tables(&numbers, &cells)?;
+        let cells: Vec<_> = tables.into_iter().map(|(.., fd)| fd).collect();
+        self.set_new_tables(&numbers, cells)?;
         self.set_geometries(&numbers, &geometries)
     }
 
@@ -112,7 +150,8 @@ impl UnwindMaps for KernelMaps {
         self.set_geometries(numbers, &vec![TableGeometry::default(); numbers.len()])?;
         // Replacing an inner map waits for walkers, as maybe_wait_bpf_programs()
         // in kernel/bpf/syscall.c promises.
-        self.set_tables(numbers, &vec![self.empty.as_fd(); numbers.len()])
+        self.finish_publishing()?;
+        set_tables(self.maps.tables.as_fd(), numbers, &vec![self.empty.as_fd(); numbers.len()])
     }
 
     fn set_rules(&mut self, first: u32, rules: &[Rule]) -> io::Result<()> {
@@ -150,6 +189,14 @@ impl UnwindMaps for KernelMaps {
         let entries: Vec<[u8; 4]> = (0..self.cache_entries).map(u32::to_ne_bytes).collect();
         update_all(self.maps.cache.as_fd(), &entries, &vec![[0; 8]; entries.len()])
     }
+}
+
+/// Writes descriptors of inner maps, and waits for the walkers. One batch waits
+/// for one RCU grace period; single updates would wait for one each.
+fn set_tables(outer: BorrowedFd<'_>, numbers: &[u32], tables: &[impl AsRawFd]) -> io::Result<()> {
+    let numbers: Vec<[u8; 4]> = numbers.iter().map(|number| number.to_ne_bytes()).collect();
+    let tables: Vec<[u8; 4]> = tables.iter().map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+    update_all(outer, &numbers, &tables)
 }
 
 /// Updates in batches, or one by one where the kernel knows none for this type

@@ -1,9 +1,8 @@
 //! What converting one file may cost.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
+use crate::thread_time::Deadline;
 use crate::unwind::ConvertError;
 
 /// Limits for one file.
@@ -13,7 +12,7 @@ pub struct Limits {
     pub bytes: u64,
     /// Processor time. On a busy machine a limit in wall-clock time would leave
     /// the largest libraries without a table just when it matters; that one is
-    /// [`WALL_FACTOR`] times as long, for slow disks.
+    /// ten times as long, for slow disks.
     pub time: Duration,
 }
 
@@ -23,23 +22,12 @@ impl Default for Limits {
     }
 }
 
-/// Wall-clock time in units of [`Limits::time`].
-pub const WALL_FACTOR: u32 = 10;
-
-/// Processor time that this thread has used.
-fn thread_time() -> Duration {
-    // Fails only for clocks that do not exist.
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
 /// What is left of the limits while a file is converted, by one thread.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limits: Limits,
     bytes_left: u64,
-    /// Of the thread's processor time.
-    deadline: Duration,
-    wall_deadline: Instant,
+    deadline: Deadline,
     /// Units of work since the clock was last read.
     work: u64,
 }
@@ -50,13 +38,7 @@ const WORK_PER_LOOK: u64 = 32 << 10;
 
 impl Budget {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            bytes_left: limits.bytes,
-            deadline: thread_time() + limits.time,
-            wall_deadline: Instant::now() + limits.time * WALL_FACTOR,
-            work: 0,
-        }
+        Self { limits, bytes_left: limits.bytes, deadline: Deadline::after(limits.time), work: 0 }
     }
 
     /// Takes memory; never given back, since nothing large is freed before the
@@ -94,7 +76,7 @@ impl Budget {
         self.work += work;
         if self.work >= WORK_PER_LOOK {
             self.work = 0;
-            if thread_time() > self.deadline || Instant::now() > self.wall_deadline {
+            if self.deadline.has_passed() {
                 return Err(ConvertError::TookTooLong(self.limits.time.as_millis() as u64));
             }
         }

@@ -1,5 +1,6 @@
 //! Numbers, to the byte.
 
+use crate::host::scaled;
 use crate::support::{
     invocation::Leakctl, probes::assert_nothing_left, process::Process, programs::program,
     report::Report,
@@ -8,8 +9,8 @@ use serde_json::Value;
 use std::process::Command;
 
 /// Lets a go/finish program do its work under leakctl; gives its truth.
-fn trace(name: &str) -> (Report, Value, i32) {
-    let mut process = Process::start_ready(Command::new(program(name)));
+fn trace(command: Command) -> (Report, Value, i32) {
+    let mut process = Process::start_ready(command);
     let pid = process.pid();
     let leakctl = Leakctl::attach(pid, &["--min-age", "0s", "--top", "1000"]);
     process.go();
@@ -40,12 +41,15 @@ fn assert_equal(report: &Report, truth: &Value, pid: i32) {
 /// thread, exactly the 12,345 kept ones are outstanding: twenty of twenty.
 #[test]
 fn a_million_blocks_twenty_times() {
-    for run in 1..=20 {
-        let (report, truth, pid) = trace("exactness");
-        assert_eq!(truth["leaked_blocks"], 12345, "run {run}");
+    let blocks = scaled(1_000_000, 20_000);
+    for run in 1..=scaled(20, 1) {
+        let mut command = Command::new(program("exactness"));
+        command.env("BLOCKS", blocks.to_string());
+        let (report, truth, pid) = trace(command);
+        assert_eq!(truth["leaked_blocks"], blocks * 12345 / 1_000_000, "run {run}");
         assert_equal(&report, &truth, pid);
         let seen = report.target(pid).coverage("allocations");
-        assert!(seen >= 1_000_000, "run {run}: {seen} allocations seen of 1,000,000");
+        assert!(seen >= blocks, "run {run}: {seen} allocations seen of {blocks}");
     }
 }
 
@@ -53,6 +57,6 @@ fn a_million_blocks_twenty_times() {
 /// failed realloc, failed posix_memalign, overflowing calloc, NULL results.
 #[test]
 fn every_outcome() {
-    let (report, truth, pid) = trace("outcomes");
+    let (report, truth, pid) = trace(Command::new(program("outcomes")));
     assert_equal(&report, &truth, pid);
 }

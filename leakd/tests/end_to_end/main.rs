@@ -8,8 +8,12 @@ mod allocators;
 mod bad_input;
 mod exactness;
 mod harness;
+#[path = "../support/host.rs"]
+mod host;
+mod jit;
 mod languages;
 mod lifecycle;
+mod mappings;
 mod real_programs;
 mod run_command;
 mod support;

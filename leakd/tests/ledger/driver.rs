@@ -3,9 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use super::operation::{Kind, Operation, THREADS};
 use super::programs;
@@ -44,8 +43,7 @@ pub struct Driver {
 impl Driver {
     /// Starts a driver, with these libraries preloaded.
     pub fn start(preload: &[&Path]) -> Self {
-        static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-        let program = PROGRAM.get_or_init(|| programs::compile("driver.c", &[]));
+        let program = programs::compile("driver.c", &[]);
         let folder = tempfile::tempdir().expect("a folder for the shared file");
         let path = folder.path().join("operations");
         let file = OpenOptions::new()

@@ -13,7 +13,9 @@ use leakd::engine::target::TargetLook;
 use leakd_common::target::Counter;
 
 use super::driver::Driver;
+use super::host::scaled;
 use super::interposed::plain_with_calls;
+use super::methods::at_hand;
 use super::model::{Habits, Model, Totals};
 use super::operation::{Kind, Operation, THREADS};
 use super::programs;
@@ -70,7 +72,7 @@ fn by_longjmp() {
     let interposer = plain_with_calls();
     let interposed = programs::compile("leave.c", &[interposer.to_str().expect("a path in UTF-8")]);
     let own = programs::compile("leave.c", &["-DOWN"]);
-    for method in [ProbeMethod::Session, ProbeMethod::Multi] {
+    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi]) {
         let settings = Settings { quota: QUOTA, method_limit: Some(method), ..Settings::default() };
         let mut trace = Trace::start(settings);
         for scenario in 0..SCENARIOS.len() {
@@ -122,7 +124,7 @@ fn by_detaching() {
             Operation { source, extra: 1, ..Operation::new(kind, thread, size) }
         })
         .collect();
-    for _ in 0..20 {
+    for _ in 0..scaled(20, 3) {
         driver.begin_to_repeat(0, &busy);
         let slot = trace.attach(driver.pid());
         trace.detach(slot);

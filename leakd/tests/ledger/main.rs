@@ -11,6 +11,7 @@
 //! | `full` | a full ledger keeps what is old and counts what is lost |
 //! | `interposed` | allocators in front of allocators |
 //! | `left` | calls that never return |
+//! | `methods` | the ways to probe that this kernel has |
 //!
 //! Needs root, uprobes, a C compiler and Debian's libjemalloc2,
 //! libtcmalloc-minimal4 and libmimalloc2.0; fails, saying so, where one of
@@ -18,8 +19,11 @@
 
 mod driver;
 mod full;
+#[path = "../support/host.rs"]
+mod host;
 mod interposed;
 mod left;
+mod methods;
 mod model;
 mod operation;
 mod programs;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use leakd::bpf::features::ProbeMethod;
 
+use super::methods::{at_hand, best};
 use super::model::Habits;
 use super::operation::Limits;
 use super::programs;
@@ -37,14 +38,14 @@ fn setup(preload: Option<PathBuf>, method: ProbeMethod, cases: u32) -> Setup {
 /// Check that every sequence is counted exactly with glibc's allocator.
 #[test]
 fn with_glibc() {
-    check(&setup(None, ProbeMethod::Session, 150));
+    check(&setup(None, best(), 150));
 }
 
 /// Check that every sequence is counted exactly with jemalloc, to which the C
 /// library's reallocarray and strdup lead, too.
 #[test]
 fn with_jemalloc() {
-    check(&setup(Some(jemalloc()), ProbeMethod::Session, 100));
+    check(&setup(Some(jemalloc()), best(), 100));
 }
 
 /// Check that every sequence is counted exactly with tcmalloc, which is not
@@ -52,29 +53,29 @@ fn with_jemalloc() {
 #[test]
 fn with_tcmalloc() {
     let limits = Limits { odd_alignments: false, ..Limits::NONE };
-    check(&Setup { limits, ..setup(Some(tcmalloc()), ProbeMethod::Session, 100) });
+    check(&Setup { limits, ..setup(Some(tcmalloc()), best(), 100) });
 }
 
 /// Check that every sequence is counted exactly with mimalloc.
 #[test]
 fn with_mimalloc() {
-    check(&setup(Some(mimalloc()), ProbeMethod::Session, 100));
+    check(&setup(Some(mimalloc()), best(), 100));
 }
 
 /// Check the way for kernels from 6.6 on, which have no sessions: entry and
 /// return in two links.
 #[test]
 fn without_sessions() {
-    check(&setup(None, ProbeMethod::Multi, 60));
-    check(&setup(Some(mimalloc()), ProbeMethod::Multi, 60));
+    for method in at_hand(&[ProbeMethod::Multi]) {
+        check(&setup(None, method, 60));
+        check(&setup(Some(mimalloc()), method, 60));
+    }
 }
 
-/// Check the way for kernels before 6.6: a perf event for each place. They
-/// are slow to go, so they stay for all cases.
+/// Check the way for kernels before 6.6: a perf event for each place.
 #[test]
 fn by_perf_events() {
     for preload in [None, Some(jemalloc())] {
-        let setup = setup(preload, ProbeMethod::Perf, 50);
-        check(&Setup { cases_an_attach: setup.cases, ..setup });
+        check(&setup(preload, ProbeMethod::Perf, 50));
     }
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::driver::{Driver, OPERATIONS};
+use super::host::scaled;
 use super::model::{Habits, Model, Totals};
 use super::operation::{Kind, Limits, Operation, Step, plan, step};
 use super::trace::{QUOTA, Trace};
@@ -31,7 +32,7 @@ pub struct Setup {
     pub limits: Limits,
     /// What is in front of the allocator.
     pub habits: Habits,
-    /// Random sequences.
+    /// Random sequences; fewer on a slow machine.
     pub cases: u32,
     /// Calls in each.
     pub lengths: RangeInclusive<usize>,
@@ -53,8 +54,8 @@ struct Session {
 
 impl Session {
     fn start(setup: &Setup) -> Self {
-        let limit = (setup.method != ProbeMethod::Session).then_some(setup.method);
-        let settings = Settings { quota: QUOTA, method_limit: limit, ..Settings::default() };
+        let settings =
+            Settings { quota: QUOTA, method_limit: Some(setup.method), ..Settings::default() };
         let mut trace = Trace::start(settings);
         assert_eq!(trace.engine().method(), setup.method, "this kernel cannot do it");
         let preload: Vec<&Path> = setup.preload.iter().map(PathBuf::as_path).collect();
@@ -83,7 +84,9 @@ impl Session {
     /// Does the steps, looks, gives everything back, looks again. What
     /// differs from the model comes back as text.
     fn check(&mut self, steps: &[Step], setup: &Setup) -> Result<(), String> {
-        if self.cases == setup.cases_an_attach || self.unknown + steps.len() / 4 > UNKNOWN {
+        // Perf events are slow to go: they stay for as long as they can.
+        let changes = setup.method != ProbeMethod::Perf && self.cases == setup.cases_an_attach;
+        if changes || self.unknown + steps.len() / 4 > UNKNOWN {
             self.attach_again();
         }
         self.cases += 1;
@@ -150,9 +153,9 @@ pub fn check(setup: &Setup) {
     assert!(*setup.lengths.end() <= LONGEST);
     let session = RefCell::new(Session::start(setup));
     let config = Config {
-        cases: setup.cases,
+        cases: scaled(u64::from(setup.cases), 3) as u32,
         failure_persistence: None,
-        max_shrink_iters: 150,
+        max_shrink_iters: scaled(150, 3) as u32,
         ..Config::default()
     };
     let steps = step(setup.limits);

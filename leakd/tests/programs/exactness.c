@@ -1,4 +1,5 @@
-/* 1,000,000 blocks from 16 threads, of which exactly 12,345 are kept.
+/* 1,000,000 blocks from 16 threads, of which exactly 12,345 are kept. Of another
+ * number of blocks, BLOCKS in the environment, as large a share.
  *
  * Waits for a line on stdin, allocates, prints the truth as one line of JSON
  * and waits for the end of stdin. Everything between those two lines that
@@ -16,10 +17,10 @@
 #include <stdatomic.h>
 
 #define THREADS 16
-#define BLOCKS 1000000UL
-#define KEPT 12345UL
+#define MILLION 1000000UL
 #define SLOTS 256
 
+static unsigned long all = MILLION, kept = 12345;
 static pthread_barrier_t go, done;
 static _Atomic(void *) passed_on[THREADS][SLOTS];
 
@@ -28,10 +29,10 @@ static size_t size_of(unsigned long number)
 	return 1 + (number * 2654435761UL >> 7) % 2000;
 }
 
-/* True for exactly KEPT of the numbers 0..BLOCKS. */
+/* True for exactly `kept` of the numbers 0..all. */
 static int keep(unsigned long number)
 {
-	return (number + 1) * KEPT / BLOCKS != number * KEPT / BLOCKS;
+	return (number + 1) * kept / all != number * kept / all;
 }
 
 ALONE static void *take_by_malloc(size_t size)
@@ -104,7 +105,7 @@ static void *work(void *argument)
 {
 	long thread = (long)argument;
 	pthread_barrier_wait(&go);
-	for (unsigned long number = thread; number < BLOCKS; number += THREADS) {
+	for (unsigned long number = thread; number < all; number += THREADS) {
 		void *block = take(number);
 		if (!keep(number))
 			give(thread, number, block);
@@ -121,12 +122,17 @@ int main(void)
 					    "take_by_posix_memalign", "take_by_aligned_alloc"};
 	unsigned long blocks[5] = {0}, bytes[5] = {0};
 	pthread_t threads[THREADS];
+	const char *blocks_wanted = getenv("BLOCKS");
+	if (blocks_wanted) {
+		all = strtoul(blocks_wanted, NULL, 10);
+		kept = all * kept / MILLION;
+	}
 	pthread_barrier_init(&go, NULL, THREADS + 1);
 	pthread_barrier_init(&done, NULL, THREADS + 1);
 	for (long i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i], NULL, work, (void *)i))
 			abort();
-	for (unsigned long number = 0; number < BLOCKS; number++)
+	for (unsigned long number = 0; number < all; number++)
 		if (keep(number)) {
 			blocks[number % 5]++;
 			bytes[number % 5] += size_of(number);
@@ -135,7 +141,7 @@ int main(void)
 		leaked_blocks += blocks[i];
 		leaked_bytes += bytes[i];
 	}
-	if (leaked_blocks != KEPT)
+	if (leaked_blocks != kept)
 		abort();
 	ready();
 	wait_for_go();
@@ -147,7 +153,7 @@ int main(void)
 	say("{\"allocations\":%lu,\"leaked_blocks\":%lu,\"leaked_bytes\":%lu,\"sites\":{"
 	    "\"%s\":[%lu,%lu],\"%s\":[%lu,%lu],\"%s\":[%lu,%lu],\"%s\":[%lu,%lu],"
 	    "\"%s\":[%lu,%lu]}}\n",
-	    BLOCKS, leaked_blocks, leaked_bytes, kinds[0], blocks[0], bytes[0], kinds[1], blocks[1],
+	    all, leaked_blocks, leaked_bytes, kinds[0], blocks[0], bytes[0], kinds[1], blocks[1],
 	    bytes[1], kinds[2], blocks[2], bytes[2], kinds[3], blocks[3], bytes[3], kinds[4],
 	    blocks[4], bytes[4]);
 	wait_for_end();

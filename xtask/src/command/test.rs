@@ -13,7 +13,7 @@ use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test: servers, allocators, C
 /// libraries and compilers.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "binutils",
     "g++",
     "gcc",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 15] = [
     "libtcmalloc-minimal4",
     "musl-tools",
     "nginx-light",
+    "nodejs",
     "python3",
     "redis-server",
     "redis-tools",
@@ -40,11 +41,13 @@ const SERVICES: [toolchain::apt::Service; 2] = [
 
 /// A test program.
 #[derive(Debug)]
-struct TestProgram {
-    path: PathBuf,
+pub struct TestProgram {
+    /// The executable.
+    pub path: PathBuf,
     /// The package's directory, in which tests run.
-    directory: PathBuf,
-    name: String,
+    pub directory: PathBuf,
+    /// Package, kind and name: `leakd/test/ledger`.
+    pub name: String,
     /// It uses the kernel: it loads BPF programs and probes real processes. So do
     /// the unit tests of leakd's library.
     needs_root: bool,
@@ -55,8 +58,9 @@ struct TestProgram {
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
     install_programs()?;
+    let programs = having_tests(programs()?, arguments)?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
-        programs()?.into_iter().partition(|program| program.needs_root);
+        programs.into_iter().partition(|program| program.needs_root);
 
     let mut failed = Vec::new();
     for program in &plain {
@@ -110,7 +114,7 @@ fn execute<'a>(
 
 /// PATH for the end-to-end tests, which compile programs: with the rustc of this
 /// build in front, because rustup's stand-in for it does not work for root.
-fn path_with_rustc() -> Result<OsString> {
+pub fn path_with_rustc() -> Result<OsString> {
     let sysroot = toolchain::locate::active_sysroot().map(|sysroot| sysroot.join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();
     env::join_paths(sysroot.into_iter().chain(env::split_paths(&path)))
@@ -119,7 +123,7 @@ fn path_with_rustc() -> Result<OsString> {
 
 /// Gives the user what the tests, as root, have left in the target directory:
 /// `cargo clean` could not remove it.
-fn give_back() -> Result<()> {
+pub fn give_back() -> Result<()> {
     let left = workspace::target().join("tmp");
     if process::is_root() || !left.is_dir() {
         return Ok(());
@@ -131,7 +135,7 @@ fn give_back() -> Result<()> {
 
 /// Builds the test programs of the default members and asks cargo where they
 /// are: root, who runs some of them, may have no cargo.
-fn programs() -> Result<Vec<TestProgram>> {
+pub fn programs() -> Result<Vec<TestProgram>> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = process::output(cargo.stdout(Stdio::piped()))?;
@@ -145,6 +149,26 @@ fn programs() -> Result<Vec<TestProgram>> {
     }
     programs.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(programs)
+}
+
+/// Those programs that have a test which the arguments choose: all of them
+/// where there are no arguments.
+fn having_tests(programs: Vec<TestProgram>, arguments: &[String]) -> Result<Vec<TestProgram>> {
+    if arguments.is_empty() {
+        return Ok(programs);
+    }
+    let mut chosen = Vec::new();
+    for program in programs {
+        let mut list = Command::new(&program.path);
+        list.args(arguments).args(["--list", "--format", "terse"]).current_dir(&program.directory);
+        if process::output(&mut list)?.lines().any(|line| line.ends_with(": test")) {
+            chosen.push(program);
+        }
+    }
+    if chosen.is_empty() {
+        bail!("no test matches {}", arguments.join(" "));
+    }
+    Ok(chosen)
 }
 
 /// The test program that one of cargo's messages tells of. The messages are

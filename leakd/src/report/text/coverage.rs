@@ -1,9 +1,12 @@
 //! What was seen and, loudly, what was not.
 
 use super::Page;
-use crate::report::model::{Coverage, SeenFrom, Target};
+use super::stack::{base_name, brief};
+use crate::report::model::{Coverage, SeenFrom, Stopped, Target};
 use crate::terminal::{Role, bytes, count, percent, safe_within};
 
+/// Places and files that are named.
+const NAMED: usize = 3;
 /// Below this share of complete stacks the report warns.
 const COMPLETE_ENOUGH: f64 = 0.95;
 
@@ -52,6 +55,22 @@ fn complete_share(coverage: &Coverage) -> f64 {
     if stacks.walked == 0 { 1.0 } else { stacks.complete as f64 / stacks.walked as f64 }
 }
 
+/// Where most of the incomplete stacks end.
+fn where_stopped(coverage: &Coverage) -> String {
+    let all = coverage.stacks.walked.max(1) as f64;
+    let one = |stopped: &Stopped| {
+        let module = stopped.module.as_deref().unwrap_or("unknown code");
+        let share = percent(stopped.walked as f64 / all);
+        format!("{share} in {} ({})", safe_within(base_name(module), 64), brief(stopped.end))
+    };
+    let places: Vec<String> = coverage.stopped.iter().take(NAMED).map(one).collect();
+    match coverage.stopped.len() {
+        0 => String::new(),
+        count if count > NAMED => format!(" They end: {}, others elsewhere.", places.join(", ")),
+        _ => format!(" They end: {}.", places.join(", ")),
+    }
+}
+
 /// Warnings: whatever makes the numbers differ from the truth.
 pub fn push_warnings(page: &mut Page, target: &Target) {
     let coverage = &target.coverage;
@@ -73,9 +92,17 @@ pub fn push_warnings(page: &mut Page, target: &Target) {
     }
     if coverage.stacks.walked > 0 && complete_share(coverage) < COMPLETE_ENOUGH {
         warn(format!(
-            "{} of the call stacks are incomplete: outer frames are missing.",
-            percent(1.0 - complete_share(coverage))
+            "{} of the call stacks are incomplete: outer frames are missing.{}",
+            percent(1.0 - complete_share(coverage)),
+            where_stopped(coverage)
         ));
+        for file in coverage.without_table.iter().take(NAMED) {
+            warn(format!(
+                "{} has no unwind table: {}.",
+                safe_within(&file.module, 256),
+                safe_within(&file.reason, 128)
+            ));
+        }
     }
     if coverage.unattributed > 0 {
         warn(format!(

@@ -143,10 +143,29 @@ fn shorten_place(place: &str, room: usize) -> Cow<'_, str> {
     }
 }
 
-fn base_name(path: &str) -> &str {
+/// The last part of a path.
+pub fn base_name(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit_once('/') {
         Some((_, name)) => name,
         None => path,
+    }
+}
+
+/// Why a walk stopped, in a few words.
+pub fn brief(end: StackEnd) -> &'static str {
+    match end {
+        StackEnd::Bottom | StackEnd::ZeroReturn => "complete",
+        StackEnd::NoMapping => "not mapped",
+        StackEnd::NoTable => "no unwind table",
+        StackEnd::NoRow => "no entry in the unwind table",
+        StackEnd::Unsupported => "unwind rule not supported",
+        StackEnd::Unreadable => "stack not readable",
+        StackEnd::BadFrame => "damaged stack or wrong unwind rule",
+        StackEnd::Internal => "fault of leakd",
+        StackEnd::Depth => "too deep",
+        StackEnd::Stale => "library just loaded",
+        StackEnd::NotSeen => "not seen",
+        StackEnd::SiteTableFull => "table of call sites full",
     }
 }
 
@@ -162,6 +181,7 @@ fn incomplete(end: StackEnd) -> Option<&'static str> {
         StackEnd::BadFrame => "callers unknown: the stack is damaged, or its rules are wrong",
         StackEnd::Internal => "callers unknown: a fault of leakd; please report it",
         StackEnd::Depth => "outer callers left out: the stack is deeper than leakd keeps",
+        StackEnd::Stale => "uncertain: libraries were loaded at that moment",
         StackEnd::NotSeen => "the call stack was not seen",
         StackEnd::SiteTableFull => "several call sites: the table of call sites was full",
     })

@@ -52,8 +52,13 @@ fn descriptor(command: libc::c_int, attributes: &mut Attributes) -> std::io::Res
 }
 
 /// Puts a uprobe with an empty program on `offset` of the file `path` in
-/// process `pid`, until what is returned is dropped. Knows nothing of leakd.
-pub fn uprobe_on(pid: i32, path: &str, offset: u64) -> (OwnedFd, OwnedFd) {
+/// process `pid`, until what is returned first is dropped; says, too, how many
+/// BPF links it has. Knows nothing of leakd.
+pub fn uprobe_on(pid: i32, path: &str, offset: u64) -> (Vec<OwnedFd>, usize) {
+    let path = std::ffi::CString::new(path).expect("paths hold no NUL");
+    if !has_uprobe_links() {
+        return (vec![uprobe_by_perf_event(pid, &path, offset)], 0);
+    }
     // r0 = 0; exit
     let program: [u64; 2] = [0xb7, 0x95];
     let mut load = Attributes([0; 32]);
@@ -63,7 +68,6 @@ pub fn uprobe_on(pid: i32, path: &str, offset: u64) -> (OwnedFd, OwnedFd) {
     load.set_pointer(4, c"GPL".as_ptr());
     load.0[17] = BPF_TRACE_UPROBE_MULTI;
     let program = descriptor(BPF_PROG_LOAD, &mut load).expect("cannot load an empty program");
-    let path = std::ffi::CString::new(path).expect("paths hold no NUL");
     let mut create = Attributes([0; 32]);
     create.0[0] = u32::try_from(program.as_raw_fd()).expect("descriptors are not negative");
     create.0[2] = BPF_TRACE_UPROBE_MULTI;
@@ -72,7 +76,38 @@ pub fn uprobe_on(pid: i32, path: &str, offset: u64) -> (OwnedFd, OwnedFd) {
     create.0[12] = 1;
     create.0[14] = u32::try_from(pid).expect("pids are not negative");
     let link = descriptor(BPF_LINK_CREATE, &mut create).expect("cannot place a uprobe");
-    (program, link)
+    (vec![link, program], 1)
+}
+
+/// Whether this kernel is of version 6.6 or later, which have uprobe_multi.
+fn has_uprobe_links() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = numbers.next().zip(numbers.next());
+    version.unwrap_or_else(|| panic!("which version is {release}?")) >= (6, 6)
+}
+
+/// The same without BPF: a perf event that counts.
+fn uprobe_by_perf_event(pid: i32, path: &std::ffi::CStr, offset: u64) -> OwnedFd {
+    let kind = std::fs::read_to_string("/sys/bus/event_source/devices/uprobe/type");
+    let kind = kind.expect("this kernel has uprobes").trim().parse().expect("a number");
+    // struct perf_event_attr: type and size; uprobe_path and uprobe_offset are
+    // words 7 and 8 of 64 bits.
+    let mut event = Attributes([0; 32]);
+    event.0[0] = kind;
+    event.0[1] = u32::try_from(size_of::<Attributes>()).expect("128");
+    event.set_pointer(14, path.as_ptr());
+    event.0[16] = offset as u32;
+    event.0[17] = (offset >> 32) as u32;
+    // SAFETY: the structure has the size that it says, zeroed behind what is
+    // set, and the path outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const event, pid, -1, -1, 0) };
+    let error = std::io::Error::last_os_error();
+    let descriptor = i32::try_from(result).ok().filter(|descriptor| *descriptor >= 0);
+    let descriptor = descriptor.unwrap_or_else(|| panic!("cannot place a uprobe: {error}"));
+    // SAFETY: the kernel has just given it to us, and to nobody else.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// How many uprobe_multi links there are on process `pid`, whoever made them.

@@ -1,5 +1,6 @@
 //! Compiles the programs under `tests/programs`, each once in a test run.
 
+use crate::host;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -31,6 +32,25 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("plugin_host", "cc -O2", "plugin_host.c"),
     ("plugin_allocator.so", "cc -O2 -shared -fPIC", "plugin_allocator.c"),
     ("plugin_plain.so", "cc -O2 -shared -fPIC", "plugin_plain.c"),
+    ("reload", "cc -O2", "reload.c"),
+    // The middle frame of one is as large as the next one's two: and 16 bytes,
+    // for what the second saves.
+    (
+        "reloaded_first.so",
+        "cc -O2 -shared -fPIC -DNAME=first -DSIZE=1100 -DMIDDLE=2064 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_second.so",
+        "cc -O2 -shared -fPIC -DNAME=second -DSIZE=1300 -DMIDDLE=1024 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    (
+        "reloaded_third.so",
+        "cc -O2 -shared -fPIC -DNAME=third -DSIZE=1700 -DMIDDLE=3104 -DOUTER=1024",
+        "reloaded.c",
+    ),
+    ("jit", "cc -O2", "jit.c"),
     ("longjmp", "cc -O2", "longjmp.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
@@ -54,6 +74,9 @@ fn compile(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(name);
     std::fs::create_dir_all(&folder).expect("cannot make the folder for test programs");
     let program = folder.join(name);
+    if host::programs_are_compiled() && program.exists() {
+        return program;
+    }
     let fresh = folder.join(format!("{name}.{}", std::process::id()));
     let words: Vec<_> = compiler.split(' ').collect();
     let output = Command::new(words[0])
@@ -100,4 +123,13 @@ pub fn system_program(name: &str, package: &str) -> PathBuf {
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
+}
+
+/// Check that all programs compile; what runs the tests elsewhere does this
+/// first.
+#[test]
+fn compiles_programs() {
+    for (name, ..) in RECIPES {
+        assert!(program(name).is_file(), "{name} was not compiled");
+    }
 }

@@ -1,0 +1,29 @@
+//! What whoever runs the tests says of the machine that they run on.
+//!
+//! Both variables are set where a machine is emulated (`cargo xtask vm`), which
+//! is some fifty times slower. Neither makes a test check less strictly.
+
+/// Where a test repeats itself, or does a thing many times, it does so this
+/// many times less often.
+const SCALE: &str = "LEAKD_TEST_SCALE";
+
+/// The programs under test have been compiled already, by the test
+/// `compiles_programs`: a compiler takes long there.
+const COMPILED: &str = "LEAKD_TEST_COMPILED";
+
+/// So many of `count`, but at least `least`.
+///
+/// # Panics
+/// If the variable is set to anything but a number above 0.
+pub fn scaled(count: u64, least: u64) -> u64 {
+    let scale = std::env::var(SCALE).map_or(1, |scale| match scale.parse() {
+        Ok(scale @ 1..) => scale,
+        _ => panic!("{SCALE} is {scale:?}, and not a number above 0"),
+    });
+    (count / scale).max(least).min(count)
+}
+
+/// Whether compiled programs that are there are to be taken as they are.
+pub fn programs_are_compiled() -> bool {
+    std::env::var_os(COMPILED).is_some()
+}

@@ -1,0 +1,192 @@
+//! Kernels out of Debian's archives, kept in a cache: unpacked, not installed.
+//!
+//! apt does it, with lists of its own: nothing of the machine's changes. It
+//! checks the lists by Debian's signatures and the packages by the lists.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::{self, Kernel, SUITES};
+use crate::process::{self, say};
+
+/// Names another mirror of Debian's than [`MIRROR`].
+const MIRROR_VARIABLE: &str = "LEAKD_DEBIAN_MIRROR";
+const MIRROR: &str = "http://deb.debian.org";
+
+/// Brings the keys that the archives are signed with.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// An unpacked kernel.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// As `uname -r` says it.
+    pub release: String,
+    /// What the machine boots.
+    pub kernel: PathBuf,
+    /// Its modules, below which are `kernel` and `modules.builtin`.
+    pub modules: PathBuf,
+}
+
+/// The directory for what is downloaded, `$XDG_CACHE_HOME/leakd/vm`.
+pub fn cache() -> Result<PathBuf> {
+    let absolute =
+        |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME says where kernels can be kept")?;
+    Ok(cache.join("leakd/vm"))
+}
+
+/// The kernel, downloaded if the cache does not have it.
+pub fn ensure(kernel: Kernel) -> Result<Image> {
+    let cache = cache()?;
+    if let Some(image) = cached(&cache, kernel) {
+        return Ok(image);
+    }
+    let archive = Archive::open(&cache)?;
+    let release = archive.newest(kernel)?;
+    say!("kernel {}: downloading Linux {release} to {}", kernel.name, cache.display());
+    archive.unpack(kernel, &release).with_context(|| format!("kernel {}", kernel.name))?;
+    cached(&cache, kernel)
+        .with_context(|| format!("kernel {}: its packages hold no kernel", kernel.name))
+}
+
+/// Removes nothing and downloads nothing: the newest that is there.
+fn cached(cache: &Path, kernel: Kernel) -> Option<Image> {
+    let entries = fs::read_dir(cache.join("kernels")).ok()?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let releases =
+        names.filter_map(|name| kernel.release(&format!("linux-image-{name}")).map(str::to_owned));
+    let release = releases.max_by_key(|release| kernel::numbers(release))?;
+    let root = cache.join("kernels").join(&release);
+    // Debian's layout up to 6.12, and the one after it.
+    let modules = ["lib/modules", "usr/lib/modules"]
+        .map(|directory| root.join(directory).join(&release))
+        .into_iter()
+        .find(|directory| directory.is_dir())?;
+    let kernel = [root.join(format!("boot/vmlinuz-{release}")), modules.join("vmlinuz")]
+        .into_iter()
+        .find(|file| file.is_file())?;
+    Some(Image { release, kernel, modules })
+}
+
+/// Debian's archives, seen by apt with a configuration of ours.
+#[derive(Debug)]
+struct Archive {
+    cache: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Archive {
+    /// Fetches the lists of packages.
+    fn open(cache: &Path) -> Result<Self> {
+        if !process::in_path("apt-get") {
+            bail!(
+                "kernels come from Debian's archives, and there is no apt-get; without it, unpack \
+                 a linux-image-...-cloud-amd64 to {}/kernels/RELEASE",
+                cache.display()
+            );
+        }
+        if !Path::new(KEYS).is_file() {
+            bail!("{KEYS} is not there: install the package debian-archive-keyring");
+        }
+        let apt = cache.join("apt");
+        for directory in ["state/lists/partial", "cache/archives/partial", "sources.d"] {
+            fs::create_dir_all(apt.join(directory))
+                .with_context(|| format!("cannot write to {}", cache.display()))?;
+        }
+        let mirror = env::var(MIRROR_VARIABLE).unwrap_or_else(|_| MIRROR.to_owned());
+        let mirror = mirror.trim_end_matches('/');
+        let sources: String = SUITES
+            .map(|(archive, suite)| {
+                format!("deb [arch=amd64 signed-by={KEYS}] {mirror}/{archive} {suite} main\n")
+            })
+            .concat();
+        fs::write(apt.join("sources.list"), sources)?;
+        fs::write(apt.join("status"), "")?;
+        let at = apt.display();
+        // The machine's own configuration holds, too: it may name a proxy.
+        let configuration = format!(
+            "Dir::State \"{at}/state\";\nDir::State::status \"{at}/status\";\n\
+             Dir::Cache \"{at}/cache\";\nDir::Etc::sourcelist \"{at}/sources.list\";\n\
+             Dir::Etc::sourceparts \"{at}/sources.d\";\nDir::Etc::preferences \"/dev/null\";\n\
+             Dir::Etc::preferencesparts \"{at}/sources.d\";\nAPT::Architecture \"amd64\";\n\
+             APT::Architectures {{ \"amd64\"; }};\nAPT::Sandbox::User \"root\";\n\
+             Acquire::Languages \"none\";\nAcquire::Retries \"3\";\n"
+        );
+        let archive = Self { cache: cache.to_owned(), configuration: apt.join("apt.conf") };
+        fs::write(&archive.configuration, configuration)?;
+        say!("fetching Debian's lists of kernels to {at}");
+        let error = "--option=APT::Update::Error-Mode=any";
+        process::run(archive.apt("apt-get").args(["update", "--quiet", "--quiet", error]))
+            .with_context(|| format!("cannot fetch lists from {mirror} (is the network there?)"))?;
+        Ok(archive)
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", &self.configuration).env("LC_ALL", "C");
+        command
+    }
+
+    /// The newest release of a kernel.
+    fn newest(&self, kernel: Kernel) -> Result<String> {
+        let packages = process::output(self.apt("apt-cache").args(["pkgnames", "linux-image-"]))?;
+        let releases = packages.lines().filter_map(|package| kernel.release(package));
+        let newest = releases.max_by_key(|release| kernel::numbers(release));
+        newest.map(str::to_owned).with_context(|| {
+            let suites = SUITES.map(|(_, suite)| suite).join(", ");
+            format!("Debian has no kernel {} any more in {suites}", kernel.name)
+        })
+    }
+
+    /// Downloads the packages of a kernel and unpacks them.
+    fn unpack(&self, kernel: Kernel, release: &str) -> Result<()> {
+        let image = format!("linux-image-{release}");
+        let described = process::output(self.apt("apt-cache").args(["depends", &image]))?;
+        // From 7.0 on, the image is in packages that it depends on.
+        let parts: Vec<String> = ["linux-binary", "linux-modules", "linux-base"]
+            .map(|part| format!("{part}-{release}"))
+            .into_iter()
+            .filter(|part| described.lines().any(|line| line.trim().ends_with(part.as_str())))
+            .collect();
+        let packages = if parts.is_empty() { vec![image] } else { parts };
+
+        let download = self.cache.join(format!("download-{}", std::process::id()));
+        let fresh = Temporary(download);
+        let unpacked = fresh.0.join("unpacked");
+        fs::create_dir_all(&unpacked)?;
+        let mut apt = self.apt("apt-get");
+        apt.args(["download", "--quiet", "--quiet"]).args(&packages).current_dir(&fresh.0);
+        process::run(&mut apt)?;
+        for entry in fs::read_dir(&fresh.0)?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "deb") {
+                let mut dpkg = Command::new("dpkg-deb");
+                process::run(dpkg.arg("--extract").arg(entry.path()).arg(&unpacked))?;
+            }
+        }
+        // A kernel is in the cache as a whole or not at all.
+        let place = self.cache.join("kernels").join(release);
+        fs::create_dir_all(self.cache.join("kernels"))?;
+        if let Err(error) = fs::rename(&unpacked, &place)
+            && cached(&self.cache, kernel).is_none()
+        {
+            bail!("cannot put it to {}: {error}", place.display());
+        }
+        Ok(())
+    }
+}
+
+/// A directory that goes when this is dropped.
+#[derive(Debug)]
+pub struct Temporary(pub PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

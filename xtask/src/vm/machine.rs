@@ -1,0 +1,242 @@
+//! A virtual machine: boots a kernel, runs one command, and ends.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::archive::{self, Image, Temporary};
+use super::share::Share;
+use super::{end_with_us, initramfs, interrupted};
+
+/// The virtual machine's processors: races between threads are to happen.
+const PROCESSORS: &str = "2";
+/// Its memory in MiB; three quarters can be files that the command writes.
+const MEMORY: u32 = 3072;
+
+/// For the kernel, with reasons: output from the first line on; a panic ends
+/// the machine; nothing is measured, so nothing is to cost time.
+const PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off \
+                          random.trust_cpu=on tsc=reliable no_timer_check";
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// How the command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ended by itself, with this status.
+    Ended(u8),
+    /// It took too long.
+    TimedOut,
+    /// The kernel panicked, or the machine went without a result: why.
+    Lost(String),
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// What the virtual machine's processors are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The host's own processors.
+    Kvm,
+    /// Emulated ones.
+    Emulation,
+}
+
+impl Accelerator {
+    /// The best that there is, and why it is no better.
+    pub fn choose() -> (Self, &'static str) {
+        if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            return (Self::Emulation, "/dev/kvm is missing or not for you");
+        }
+        // Without these, KVM interprets the guest's kernel, which takes longer
+        // than emulation or does not boot at all.
+        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if !processors.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+            return (Self::Emulation, "the processor's virtualization is not to be had here");
+        }
+        (Self::Kvm, "by /dev/kvm")
+    }
+
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // Debian's kernels of 6.1 do not boot with 5-level paging emulated.
+            Self::Emulation => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+        }
+    }
+}
+
+/// Whether there is a qemu.
+pub fn require_qemu() -> Result<()> {
+    if !crate::process::in_path(QEMU) {
+        bail!("{QEMU} is not in PATH: install qemu-system-x86");
+    }
+    Ok(())
+}
+
+/// Boots the kernel and runs `script` in the host's files, as root, by sh.
+/// What it prints is printed here.
+pub fn run(
+    image: &Image,
+    script: &str,
+    accelerator: Accelerator,
+    limit: Duration,
+) -> Result<Outcome> {
+    let name = format!("run-{}", std::process::id());
+    let directory = Temporary(archive::cache()?.join(name));
+    let directory = &directory.0;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot write to {}", directory.display()))?;
+    let initramfs = initramfs::write(directory, image, script)?;
+    let share = Share::start(directory)?;
+
+    let (console, result) = (directory.join("console"), directory.join("result"));
+    let mut qemu = Command::new(QEMU);
+    qemu.args(accelerator.arguments()).args(["-smp", PROCESSORS, "-m", &MEMORY.to_string()]);
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);
+    qemu.args(["-append", PARAMETERS]);
+    // The memory is shared with the server of the files.
+    qemu.args(["-object", &format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on")]);
+    qemu.args(["-numa", "node,memdev=memory", "-chardev"]);
+    qemu.arg(format!("socket,id=files,path={}", comma(&share.socket)));
+    qemu.args(["-device", "vhost-user-fs-pci,chardev=files,tag=host,queue-size=1024"]);
+    // ttyS0, ttyS1 and ttyS2: see init.sh.
+    let file = |id: &str, path: &Path| format!("file,id={id},path={}", comma(path));
+    qemu.args(["-chardev", &file("console", &console), "-serial", "chardev:console"]);
+    qemu.args(["-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"]);
+    qemu.args(["-chardev", &file("result", &result), "-serial", "chardev:result"]);
+    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+
+    let mut machine = Machine(end_with_us(&mut qemu).spawn().context("cannot start qemu")?);
+    let output = machine.0.stdout.take().map(|output| relay(output, io::stdout()));
+    let errors = machine.0.stderr.take().map(|errors| relay(errors, io::sink()));
+    let ended = machine.wait(limit)?;
+    drop(machine);
+    let said = [output, errors].map(|thread| thread.and_then(|thread| thread.join().ok()));
+    match ended {
+        Ended::Interrupted => Ok(Outcome::Interrupted),
+        Ended::TimedOut => Ok(Outcome::TimedOut),
+        Ended::ByItself => {
+            let read = |path: &Path| {
+                String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+            };
+            let errors = said[1].as_deref().unwrap_or_default();
+            Ok(outcome(&read(&result), &read(&console), errors))
+        }
+    }
+}
+
+/// A qemu, killed when this is dropped.
+#[derive(Debug)]
+struct Machine(Child);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    ByItself,
+    TimedOut,
+    Interrupted,
+}
+
+impl Machine {
+    fn wait(&mut self, limit: Duration) -> Result<Ended> {
+        let begin = Instant::now();
+        loop {
+            if interrupted() {
+                return Ok(Ended::Interrupted);
+            }
+            if let Some(status) = self.0.try_wait()? {
+                // Ctrl-C is for qemu, too, and may reach it first.
+                let killed = status.signal().is_some();
+                return Ok(if killed && interrupted() {
+                    Ended::Interrupted
+                } else {
+                    Ended::ByItself
+                });
+            }
+            if begin.elapsed() >= limit {
+                return Ok(Ended::TimedOut);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only if it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Passes on what a program prints; gives the last of it.
+fn relay(
+    mut from: impl Read + Send + 'static,
+    mut to: impl Write + Send + 'static,
+) -> JoinHandle<String> {
+    const KEPT: usize = 4096;
+    thread::spawn(move || {
+        let (mut piece, mut last) = ([0; 4096], Vec::new());
+        while let Ok(length @ 1..) = from.read(&mut piece) {
+            // That nobody reads us any more does not end the machine.
+            let _ = to.write_all(&piece[..length]).and_then(|()| to.flush());
+            last.extend_from_slice(&piece[..length]);
+            last.drain(..last.len().saturating_sub(KEPT));
+        }
+        String::from_utf8_lossy(&last).into_owned()
+    })
+}
+
+/// A path in an option of qemu's, where commas separate.
+fn comma(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// What became of a machine that has ended: by its result, its console and what
+/// qemu said.
+fn outcome(result: &str, console: &str, errors: &str) -> Outcome {
+    let result = result.trim();
+    if let Some(status) = result.strip_prefix("status ").and_then(|status| status.parse().ok()) {
+        return Outcome::Ended(status);
+    }
+    let panic = console.lines().find(|line| line.contains("Kernel panic"));
+    // Behind the time in brackets.
+    let panic = panic.map(|line| line.split_once("] ").map_or(line, |(_, text)| text).trim());
+    let last = errors.lines().last().filter(|line| !line.is_empty());
+    Outcome::Lost(match (panic, result, last) {
+        (Some(panic), ..) => panic.to_owned(),
+        (None, "", Some(last)) => last.to_owned(),
+        (None, "", None) => "the machine went without a result".into(),
+        (None, result, _) => format!("the machine could not be set up: {result}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a command's status is told from a machine that broke, and
+    /// that why it broke is said.
+    #[test]
+    fn reads_outcomes() {
+        assert_eq!(outcome("status 0\r\n", "", ""), Outcome::Ended(0));
+        assert_eq!(outcome("status 101\n", "[ 1.0] Kernel panic", ""), Outcome::Ended(101));
+        let lost = |result, console, errors| match outcome(result, console, errors) {
+            Outcome::Lost(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let panic = "[    2.101] Kernel panic - not syncing: sysrq triggered crash";
+        assert_eq!(lost("", panic, ""), "Kernel panic - not syncing: sysrq triggered crash");
+        assert_eq!(lost("", "booting", "qemu: no memory\n"), "qemu: no memory");
+        assert_eq!(lost("", "booting", ""), "the machine went without a result");
+        assert!(lost("failed: mount", "", "").ends_with("failed: mount"));
+        assert!(lost("status x", "", "").ends_with("status x"));
+    }
+}
