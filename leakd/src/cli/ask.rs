@@ -14,7 +14,7 @@ use crate::protocol::{Answer, Ask, Event, EventKind, ProcessView, Stage, Status,
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
 /// Columns of a line.
-const NAME: usize = 16;
+const NAME: usize = 15;
 
 /// Asks one thing.
 fn ask(socket: &Path, question: Ask) -> Result<Answer, ClientError> {
@@ -163,7 +163,7 @@ pub fn targets(arguments: &TargetsArguments) -> anyhow::Result<u8> {
         text.push_str("No process is suspected or was traced; --all lists all.\n");
     } else {
         text.push_str(
-            "    PID NAME              MEMORY    GROWTH/min      HELD   COST STAGE   VERDICT\n",
+            "    PID NAME              MEMORY  GROWTH/m      HELD   COST STAGE   VERDICT\n",
         );
     }
     for process in &targets.processes {
@@ -192,7 +192,7 @@ fn row(process: &ProcessView) -> String {
         .filter(|trace| trace.active)
         .map_or_else(|| "-".to_owned(), |trace| format!("{:.1} %", trace.governor.cost_percent));
     let mut text = format!(
-        "{:>7} {} {:>10} {:>11} {:>11} {:>6} {} {}\n",
+        "{:>7} {} {:>8} {:>9} {:>9} {:>6} {} {}\n",
         process.pid,
         pad(&safe_within(&process.comm, NAME), NAME),
         bytes(process.anonymous_bytes.saturating_add(process.swap_bytes)),

@@ -84,8 +84,44 @@ fn the_budget_holds() {
     let duration = report["report"]["targets"][0]["duration_ns"].as_u64();
     assert!(windows["open_ns"].as_u64() < duration, "{windows}");
     assert!(daemon.ask(json!({"ask": "status"}))["governor"]["steps_down"].as_u64() >= Some(1));
-    target.end();
+    target.signal(Signal::SIGKILL);
+    target.wait();
     daemon.end(Signal::SIGTERM);
+}
+
+/// Check that a program which leaks 1 MiB a minute, among others that do not,
+/// becomes a suspect, is traced, and has its line named, without any command;
+/// and that it alone is held to grow.
+#[test]
+fn a_leak_is_found_by_itself() {
+    let leaking = Process::start_ready({
+        let mut command = Command::new(program("slow_leak"));
+        command.env("LEAK", "1");
+        command
+    });
+    let honest = Process::start_ready(Command::new(program("slow_leak")));
+    let daemon = Leakd::start("[watch]\nstartup = '0s'\n[include]\nexe = ['*/slow_leak']");
+    let started = std::time::Instant::now();
+    let view = loop {
+        let view = daemon.wait_watched(leaking.pid());
+        if !view["trace"]["evidence"].is_null() {
+            break view;
+        }
+        // Were it not found at all, this would never end.
+        assert!(started.elapsed().as_secs() < 1200, "{view}");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    };
+    assert_eq!(view["verdict"], "growing", "{view}");
+    let place = view["trace"]["evidence"]["sites"][0]["place"].as_str().expect("a place");
+    assert!(place.contains("leak_slowly") && place.contains("slow_leak.c:"), "{place}");
+    let other = daemon.wait_watched(honest.pid());
+    assert_ne!(other["verdict"], "growing", "{other}");
+    assert_ne!(other["stage"], "traced", "{other}");
+    println!("named after {} s", started.elapsed().as_secs());
+    daemon.end(Signal::SIGTERM);
+    for mut process in [leaking, honest] {
+        process.end();
+    }
 }
 
 /// Check that with mode "targets", what is included is traced, what is
