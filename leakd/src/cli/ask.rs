@@ -295,7 +295,7 @@ pub fn watch(arguments: &WatchArguments) -> anyhow::Result<u8> {
                 other => other?,
             }
         }
-        answer = client.next()?;
+        answer = client.next_answer()?;
     }
 }
 

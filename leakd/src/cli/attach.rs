@@ -20,10 +20,15 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Watches processes for a while and reports.
 pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
-    if !arguments.no_daemon && !arguments.trace.needs_own_engine() {
-        if let Some(status) = through_daemon::attach(&arguments).await? {
-            return Ok(status);
-        }
+    if arguments.detach && arguments.trace.needs_own_engine() {
+        anyhow::bail!(
+            "--detach leaves the trace to the daemon, which does not take --alloc, --free, \
+             --follow-forks and --max-blocks"
+        );
+    }
+    let through_daemon = !arguments.no_daemon && !arguments.trace.needs_own_engine();
+    if through_daemon && let Some(status) = through_daemon::attach(&arguments).await? {
+        return Ok(status);
     }
     // What is wrong with a pid is said before the engine is started.
     crate::preflight::Facts::gather().check()?;

@@ -304,10 +304,11 @@ impl Core {
             return;
         }
         let engine = trace.engine_mut();
-        if decision.changed && decision.step.sample_bytes() != before.sample_bytes() {
-            if let Err(error) = engine.set_sample_bytes(slot, decision.step.sample_bytes()) {
-                tracing::warn!("sampling of process {}: {error}", key.0);
-            }
+        let sample_bytes = decision.step.sample_bytes();
+        if sample_bytes != before.sample_bytes()
+            && let Err(error) = engine.set_sample_bytes(slot, sample_bytes)
+        {
+            tracing::warn!("sampling of process {}: {error}", key.0);
         }
         if was_open && !decision.open {
             let look = engine.target(slot).map(|target| engine.look(target, None));
@@ -318,12 +319,13 @@ impl Core {
                     .map_or(1.0, |target| target.windows().last_for().as_secs_f64());
                 active.learn(now, &look.sites, Some(open), least_slope);
             }
-        } else if !was_open && decision.open {
-            if let Err(error) = engine.open_window(slot) {
-                let message = error.to_string();
-                self.finish(key, "its probes cannot be put in again", Some(message));
-                return;
-            }
+        } else if !was_open
+            && decision.open
+            && let Err(error) = engine.open_window(slot)
+        {
+            let message = error.to_string();
+            self.finish(key, "its probes cannot be put in again", Some(message));
+            return;
         }
         if decision.changed {
             let down = decision.step.is_below(before);
