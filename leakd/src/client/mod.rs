@@ -79,7 +79,7 @@ impl Client {
         line.push(b'\n');
         let written = self.stream.get_mut().write_all(&line);
         // A daemon that refuses a client writes before it has read.
-        match self.next() {
+        match self.next_answer() {
             Err(ClientError::Connection { .. }) if written.is_err() => {
                 written.map_err(|source| self.broken(source))?;
                 Err(ClientError::NoDaemon(self.path.clone()))
@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// Waits for the next answer, for `watch`.
-    pub fn next(&mut self) -> Result<Answer, ClientError> {
+    pub fn next_answer(&mut self) -> Result<Answer, ClientError> {
         let mut line = Vec::new();
         (&mut self.stream)
             .take(ANSWER_LIMIT as u64 + 1)

@@ -98,6 +98,8 @@ pub struct Core {
     pub(super) steps: (u64, u64),
     pub(super) machine_cost: f64,
     pub(super) own_cpu: Duration,
+    /// CPUs that leakd takes itself, over the last seconds.
+    pub(super) own_rate: f64,
     pub(super) budgets: HashMap<Key, f64>,
     log: LogSwitch,
 }
@@ -150,6 +152,7 @@ impl Core {
             steps: (0, 0),
             machine_cost: 0.0,
             own_cpu: super::tracing::own_cpu(),
+            own_rate: 0.0,
             budgets: HashMap::new(),
             log: start.log,
         };

@@ -10,6 +10,7 @@
 //! | [`evidence`] | call sites that hold more and more |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
+//! | [`memory`] | its own |
 
 mod active;
 mod answers;
@@ -18,6 +19,7 @@ mod core;
 mod decide;
 mod evidence;
 mod log;
+mod memory;
 mod notify;
 mod signals;
 mod subject;
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
     }
     // What is made is for root alone, unless it is given to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    memory::limit_arenas();
     let log = log::set_up(loaded.config.log_level);
     let start = Start { loaded, path, must_exist, log, descriptors: raise_descriptors() };
     let runtime =

@@ -8,6 +8,7 @@ use nix::sys::time::TimeValLike;
 
 use super::active::Active;
 use super::core::{Core, Told, Tracing};
+use super::memory;
 use super::subject::{Key, Subject};
 use crate::bpf::features::ProbeMethod;
 use crate::canary;
@@ -28,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const NAMES_WAIT: Duration = Duration::from_secs(20);
 /// The same, for the place of a call site that grows.
 const PLACE_WAIT: Duration = Duration::from_millis(200);
+/// Weight of the last control period in leakd's own cost: some 30 seconds.
+const OWN_WEIGHT: f64 = 0.03;
 /// Call sites that are kept of a trace that has ended.
 const KEPT_SITES: usize = 50;
 
@@ -54,6 +57,7 @@ pub(super) fn send_canary() -> Tracing {
         Ok(Tracing::Unavailable(_)) => {}
         Err(error) => tracing::error!("nothing can be traced, processes are only watched: {error}"),
     }
+    memory::give_back();
     tried.unwrap_or_else(Tracing::Unavailable)
 }
 
@@ -206,6 +210,7 @@ impl Core {
                 // The core has ended: nobody wants to know.
                 let _ = told.blocking_send(Told::Reported(key, Box::new(target)));
             }
+            memory::give_back();
         });
     }
 
@@ -230,6 +235,7 @@ impl Core {
             }
             if self.active() == 0 && self.idle_since.elapsed() >= IDLE {
                 self.trace = None;
+                memory::give_back();
             }
         });
     }
@@ -237,9 +243,12 @@ impl Core {
     /// The end of a control period of the governor.
     pub(super) fn control(&mut self) {
         let own = own_cpu();
-        let own_rate =
-            own.saturating_sub(self.own_cpu).as_secs_f64() / governor::PERIOD.as_secs_f64();
+        let spent = own.saturating_sub(self.own_cpu).as_secs_f64();
         self.own_cpu = own;
+        // Tables and names of a new target come at once: not every burst is to
+        // make others give way.
+        self.own_rate += (spent / governor::PERIOD.as_secs_f64() - self.own_rate) * OWN_WEIGHT;
+        let own_rate = self.own_rate;
         let cpus = cpus();
         let budget = self.config.budget.target_percent.share();
         let keys: Vec<Key> =
@@ -295,10 +304,11 @@ impl Core {
             return;
         }
         let engine = trace.engine_mut();
-        if decision.changed && decision.step.sample_bytes() != before.sample_bytes() {
-            if let Err(error) = engine.set_sample_bytes(slot, decision.step.sample_bytes()) {
-                tracing::warn!("sampling of process {}: {error}", key.0);
-            }
+        let sample_bytes = decision.step.sample_bytes();
+        if sample_bytes != before.sample_bytes()
+            && let Err(error) = engine.set_sample_bytes(slot, sample_bytes)
+        {
+            tracing::warn!("sampling of process {}: {error}", key.0);
         }
         if was_open && !decision.open {
             let look = engine.target(slot).map(|target| engine.look(target, None));
@@ -309,12 +319,13 @@ impl Core {
                     .map_or(1.0, |target| target.windows().last_for().as_secs_f64());
                 active.learn(now, &look.sites, Some(open), least_slope);
             }
-        } else if !was_open && decision.open {
-            if let Err(error) = engine.open_window(slot) {
-                let message = error.to_string();
-                self.finish(key, "its probes cannot be put in again", Some(message));
-                return;
-            }
+        } else if !was_open
+            && decision.open
+            && let Err(error) = engine.open_window(slot)
+        {
+            let message = error.to_string();
+            self.finish(key, "its probes cannot be put in again", Some(message));
+            return;
         }
         if decision.changed {
             let down = decision.step.is_below(before);
@@ -326,7 +337,7 @@ impl Core {
             let message =
                 self.subjects.get(&key).and_then(|one| one.active.as_ref()).map(|active| {
                     format!(
-                        "{} from {} to {}: tracing cost {:.1} % of its time",
+                        "{} ({}, then {}): tracing cost {:.1} % of its time",
                         if down { "less is recorded" } else { "more is recorded" },
                         before.name(),
                         decision.step.name(),

@@ -63,7 +63,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
     let mut sites: Vec<Site> = merge(target.sites)
         .into_iter()
         .filter(|site| site.site.outstanding_blocks() > 0)
-        .map(|site| build_site(site, target.duration_ns))
+        .map(|site| build_site(site, target.filling_ns))
         .collect();
     sites.sort_by(|a, b| {
         let key = |site: &Site| (site.rank_bytes, site.aged_bytes, site.outstanding_bytes);
@@ -179,7 +179,7 @@ fn add_ages(a: &mut SiteAges, b: SiteAges) {
     a.median_ns = a.sample_ns.get(a.sample_ns.len() / 2).copied().unwrap_or(a.median_ns);
 }
 
-fn build_site(snapshot: SiteSnapshot, duration_ns: u64) -> Site {
+fn build_site(snapshot: SiteSnapshot, filling_ns: u64) -> Site {
     let site = &snapshot.site;
     let ages = snapshot.ages.as_ref();
     let surviving = rank::surviving_share(site);
@@ -200,8 +200,8 @@ fn build_site(snapshot: SiteSnapshot, duration_ns: u64) -> Site {
         allocated_blocks: site.allocated_blocks,
         freed_bytes: site.freed_bytes,
         freed_blocks: site.freed_blocks,
-        allocations_per_second: per_second(site.allocated_blocks, duration_ns),
-        growth_bytes_per_second: per_second(site.outstanding_bytes(), duration_ns),
+        allocations_per_second: per_second(site.allocated_blocks, filling_ns),
+        growth_bytes_per_second: per_second(site.outstanding_bytes(), filling_ns),
         lifetimes: site
             .lifetimes
             .iter()

@@ -112,6 +112,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         exe: "/usr/sbin/shop-server".to_owned(),
         ended: Ended::Running,
         duration_ns: 30 * SECOND,
+        filling_ns: 30 * SECOND,
         seen_from: SeenFrom::Attach,
         counters: counters(&[
             (Counter::Inserted, sum(|site| site.allocated_blocks)),

@@ -38,6 +38,9 @@ pub struct TargetSnapshot {
     pub ended: Ended,
     /// How long it was under trace, in nanoseconds.
     pub duration_ns: u64,
+    /// How long its tables had been filling, in nanoseconds: less than that if
+    /// the governor closed windows, since each begins with empty ones.
+    pub filling_ns: u64,
     /// From when on its allocations were seen.
     pub seen_from: SeenFrom,
     /// Counters, summed over CPUs; see [`sum_counters`].

@@ -53,8 +53,8 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         .iter()
         .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
         .unzip();
-    // What is in the tables is from the last window.
-    let duration_ns = match target.windows().count() {
+    let duration_ns = target.duration().as_nanos() as u64;
+    let filling_ns = match target.windows().count() {
         1 => target.duration(),
         _ => target.windows().last_for(),
     }
@@ -69,6 +69,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
             Ended::Running => model::Ended::Running,
         },
         duration_ns,
+        filling_ns,
         seen_from: match target.seen_from() {
             SeenFrom::Attach => model::SeenFrom::Attach,
             SeenFrom::Start => model::SeenFrom::Start,

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 
 /// The newest values are kept as they are: five minutes, at one in 5 s.
 const RECENT: usize = 60;
+/// Seconds between two of them, if they come more often.
+const SPACING: f64 = 4.5;
 /// Spans in seconds, and how many of them are kept: two hours, two days.
 const LEVELS: [(f64, usize); 2] = [(60.0, 120), (1800.0, 96)];
 
@@ -45,6 +47,11 @@ impl History {
     pub fn push(&mut self, time: f64, bytes: u64) {
         if self.recent.back().is_some_and(|last| time <= last.time) {
             return;
+        }
+        // The newest value always counts; those before it are thinned.
+        let count = self.recent.len();
+        if count >= 2 && self.recent[count - 1].time - self.recent[count - 2].time < SPACING {
+            self.recent.pop_back();
         }
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -145,6 +152,18 @@ mod tests {
             prop_assert!(series.iter().map(|s| s.bytes).min() <= last_hour().min());
             prop_assert!(history.most_before(f64::MAX) >= last_hour().max());
         }
+    }
+
+    /// Check that values that come often leave room for five minutes.
+    #[test]
+    fn thinned() {
+        let mut history = History::default();
+        for step in 0..1200u32 {
+            history.push(f64::from(step) * 0.5, u64::from(step));
+        }
+        let (first, last) = (history.recent[0], history.recent[history.recent.len() - 1]);
+        assert_eq!(last.bytes, 1199);
+        assert!((270.0..310.0).contains(&(last.time - first.time)), "{first:?} {last:?}");
     }
 
     /// Check that a clock that goes backwards is left out.

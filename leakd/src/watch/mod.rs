@@ -143,7 +143,7 @@ impl Watch {
         let now = self.now();
         let boot = read::since_boot();
         self.passes += 1;
-        let review = self.passes % REVIEW == 0;
+        let review = self.passes.is_multiple_of(REVIEW);
         if review {
             self.kernel_threads.clear();
         }

@@ -6,6 +6,7 @@
 
 mod allocators;
 mod bad_input;
+mod daemon;
 mod exactness;
 mod harness;
 #[path = "../support/host.rs"]

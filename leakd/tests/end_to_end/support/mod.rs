@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod invocation;
+pub mod leakd;
 pub mod links;
 pub mod mappings;
 pub mod planted;

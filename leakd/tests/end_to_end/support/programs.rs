@@ -52,6 +52,7 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ),
     ("jit", "cc -O2", "jit.c"),
     ("longjmp", "cc -O2", "longjmp.c"),
+    ("slow_leak", "cc -O2 -g", "slow_leak.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
     ("bare", "cc -O2 -nostdlib -static -ffreestanding", "bare.c"),
