@@ -73,7 +73,16 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
 }
 
 /// Variables that reach programs that run through sudo, which drops the rest.
-const KEPT: [&str; 6] = ["COLUMNS", "LANG", "NO_COLOR", "PATH", "RUST_BACKTRACE", "RUST_LOG"];
+const KEPT: [&str; 8] = [
+    "COLUMNS",
+    "LANG",
+    "LEAKD_RECORD",
+    "LEAKD_STACKS",
+    "NO_COLOR",
+    "PATH",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+];
 
 /// A command that runs `program` as root, with `variables` in its environment:
 /// directly for root, through sudo for others, who are told what for.

@@ -104,15 +104,8 @@ fn is_around(outer: u64, registers: Registers, slot: u32) -> bool {
     let (Some(config), Some(caller)) = (TARGETS.get(slot), read_user::<u64>(frame)) else {
         return true;
     };
-    let mut walk = Walk::at_return(
-        caller,
-        frame.wrapping_add(8),
-        registers.frame_pointer(),
-        config.tgid,
-        0,
-        0,
-        0,
-    );
+    let mut walk =
+        Walk::at_return(caller, frame.wrapping_add(8), registers.frame_pointer(), config.tgid, 0);
     opaque(unwind::is_left(&mut walk, outer)) == 0
 }
 
@@ -356,8 +349,6 @@ fn record(registers: Registers, call: &Call, cookie: Cookie, ids: u64, address: 
             registers.frame_pointer(),
             config.tgid,
             epoch,
-            call.outer_frame,
-            call.outer_return_address,
         )
     };
     let key = {

@@ -39,9 +39,6 @@ pub struct Walk {
     pages: u32,
     row_cell: u32,
     tgid: u32,
-    /// A call around the probed one whose return address has been replaced.
-    outer_frame: u64,
-    outer_return_address: u64,
     /// Hash over the frames.
     pub hash: u64,
     /// [`StackEnd`], once the walk is over.
@@ -62,8 +59,6 @@ impl Walk {
         frame_pointer: u64,
         tgid: u32,
         seed: u32,
-        outer_frame: u64,
-        outer_return_address: u64,
     ) -> Self {
         // Of zeros that it knows, LLVM makes a call of memset, whose loop goes
         // byte by byte.
@@ -81,8 +76,6 @@ impl Walk {
             pages: zero,
             row_cell: zero,
             tgid,
-            outer_frame,
-            outer_return_address,
             hash: seed.into(),
             end: zero,
             depth: zero,
@@ -100,7 +93,7 @@ impl Walk {
         tgid: u32,
         seed: u32,
     ) -> Self {
-        let walk = Self::at_return(instruction, stack, frame_pointer, tgid, seed, 0, 0);
+        let walk = Self::at_return(instruction, stack, frame_pointer, tgid, seed);
         Self { is_return_address: 0, ..walk }
     }
 }

@@ -5,8 +5,9 @@ use super::{
     mapping::enter_mapping,
     table::{LAST_RULE, find_rule},
 };
+use crate::allocator::THREADS;
 use crate::support::{lookup, opaque, read_user};
-use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use aya_ebpf::{btf_maps::Array, helpers::bpf_get_current_pid_tgid, macros::btf_map};
 use core::hint::black_box;
 use leakd_common::{
     event::StackEnd,
@@ -32,6 +33,9 @@ const FRAME_BYTES: u64 = 1 << 20;
 const SAVED_WORDS: usize = 8;
 /// User addresses end here (47 bits).
 const USER_END: u64 = 1 << 47;
+/// The trampoline that takes the place of a return address is the first
+/// instruction of a page of its own (kernel/events/uprobes.c, xol area).
+const TRAMPOLINE_MASK: u64 = 0xfff;
 /// In the kernel's signal frame, from the stack pointer in the handler's
 /// caller on: struct rt_sigframe without pretcode, uc_mcontext at 40, in it
 /// rbp at 80 (arch/x86/include/asm/sigframe.h, uapi sigcontext.h).
@@ -165,13 +169,32 @@ fn apply(state: &mut Walk, rule: Rule, pc: u64) -> u64 {
     arrive(state, cfa, return_address)
 }
 
+/// The return address that was at `frame` before a return probe of this
+/// thread's allocator calls put that of its trampoline there.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn original(frame: u64, trampoline: u64) -> u64 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let Some(call) = THREADS.get_ptr_mut(tid) else { return trampoline };
+    // SAFETY: the value lives in a hash map, whose elements outlive the program,
+    // and is this thread's own.
+    let call = unsafe { &*call };
+    if call.frame == frame {
+        call.return_address
+    } else if call.outer_frame == frame {
+        call.outer_return_address
+    } else {
+        trampoline
+    }
+}
+
 /// Takes the caller's frame as the current one.
 #[inline(always)]
 fn arrive(state: &mut Walk, cfa: u64, return_address: u64) -> u64 {
     state.stack = cfa;
     state.is_return_address = 1;
-    state.instruction = if cfa.wrapping_sub(8) == state.outer_frame {
-        state.outer_return_address
+    state.instruction = if return_address & TRAMPOLINE_MASK == 0 && return_address != 0 {
+        opaque(original(cfa.wrapping_sub(8), return_address))
     } else {
         return_address
     };

@@ -3,8 +3,9 @@
 //! Before 6.2 the kernel compares, among other things, where a map's values
 //! have a timer (`bpf_map_meta_equal`), and notes "no BTF" and "BTF without a
 //! timer" as two different places. The templates come from aya with BTF, so
-//! the maps that are to stand in for them need some, too: an integer as key
-//! and an opaque structure as value will do.
+//! the maps that are to stand in for them need some, too: an integer as key,
+//! and as value an opaque structure, or for an array of arrays an array, as that
+//! is a third place: "no structure, so nowhere to look".
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -14,6 +15,7 @@ use super::sys;
 const BTF_LOAD: u32 = 18;
 const MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1 << 24;
+const KIND_ARRAY: u32 = 3 << 24;
 const KIND_STRUCT: u32 = 4 << 24;
 /// The type number of the key in [`load`]'s BTF.
 pub(super) const KEY: u32 = 1;
@@ -34,11 +36,24 @@ struct LoadAttribute {
 
 const _: () = assert!(size_of::<LoadAttribute>() == 32);
 
-/// Loads BTF with an integer of `key_size` bytes and a structure of
-/// `value_size` bytes (Documentation/bpf/btf.rst).
-pub(super) fn load(key_size: u32, value_size: u32) -> io::Result<OwnedFd> {
+/// What the template says of its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A structure.
+    Structure,
+    /// An array of integers like the key.
+    Array,
+}
+
+/// Loads BTF with an integer of `key_size` bytes and a value of `value_size`
+/// bytes (Documentation/bpf/btf.rst).
+pub(super) fn load(key_size: u32, value_size: u32, value: Value) -> io::Result<OwnedFd> {
     let strings = b"\0key\0value\0";
-    let types = [1, KIND_INT, key_size, key_size * 8, 5, KIND_STRUCT, value_size];
+    let mut types = vec![1, KIND_INT, key_size, key_size * 8];
+    match value {
+        Value::Structure => types.extend([5, KIND_STRUCT, value_size]),
+        Value::Array => types.extend([0, KIND_ARRAY, 0, KEY, KEY, value_size / key_size]),
+    }
     let types_size = 4 * types.len() as u32;
     let mut bytes = Vec::with_capacity(64);
     bytes.extend(MAGIC.to_ne_bytes());
@@ -46,7 +61,7 @@ pub(super) fn load(key_size: u32, value_size: u32) -> io::Result<OwnedFd> {
     for word in [24, 0, types_size, types_size, strings.len() as u32] {
         bytes.extend(word.to_ne_bytes());
     }
-    bytes.extend(types.iter().flat_map(|word: &u32| word.to_ne_bytes()));
+    bytes.extend(types.iter().flat_map(|word| word.to_ne_bytes()));
     bytes.extend(strings);
     let mut attribute = LoadAttribute {
         btf: bytes.as_ptr() as u64,

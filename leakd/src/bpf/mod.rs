@@ -11,3 +11,4 @@ mod map_type_information;
 pub mod object;
 pub mod program;
 pub mod sys;
+pub mod verified;

@@ -72,6 +72,13 @@ impl BpfObject {
         Ok(())
     }
 
+    /// The descriptor of a tracepoint program that is loaded.
+    pub fn tracepoint(&self, program: &str) -> Result<BorrowedFd<'_>, ObjectError> {
+        let missing = || ObjectError::Missing(format!("loaded program {program}"));
+        let program = self.ebpf.program(program).ok_or_else(missing)?;
+        program.fd().map(|fd| fd.as_fd()).map_err(|_| missing())
+    }
+
     /// The descriptor of a map.
     pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, ObjectError> {
         self.ebpf

@@ -277,12 +277,15 @@ fn create(spec: &MapSpec<'_>, template: Option<BorrowedFd<'_>>) -> io::Result<Ow
         *to = from;
     }
     // Without it where the kernel wants none: it matters only to old ones.
-    let btf = match spec.map_type {
-        map_type::HASH | map_type::ARRAY => {
-            map_type_information::load(spec.key_size, spec.value_size).ok()
-        }
+    // Those that stand in maps of maps are hashes of structures, and arrays of
+    // arrays of words.
+    let value = match spec.map_type {
+        map_type::HASH => Some(map_type_information::Value::Structure),
+        map_type::ARRAY => Some(map_type_information::Value::Array),
         _ => None,
     };
+    let btf = value
+        .and_then(|value| map_type_information::load(spec.key_size, spec.value_size, value).ok());
     if let Some(btf) = &btf {
         attribute.btf_fd = btf.as_raw_fd() as u32;
         attribute.btf_key = map_type_information::KEY;

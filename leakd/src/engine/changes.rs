@@ -25,11 +25,21 @@ pub struct Change {
     pub replaces_code: bool,
 }
 
+/// A change that the walker knows of.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    change: Change,
+    /// Up to this time a walk may have used the table of what was there before.
+    removed_ns: u64,
+    /// From then on up to this time there was no table, and a walk may have gone
+    /// on by the frame pointer.
+    inserted_ns: u64,
+}
+
 /// The changes in one process's code.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// With the time from when on the walker knew.
-    settled: VecDeque<(Change, u64)>,
+    settled: VecDeque<Settled>,
     /// The walker does not know them yet.
     pending: Vec<Change>,
     /// No telling of walks up to this time: their changes were forgotten.
@@ -54,18 +64,28 @@ impl Changes {
         self.pending.iter().any(|change| change.begin < end && begin < change.end)
     }
 
-    /// The walker has been told of everything that was pending.
-    pub fn settle(&mut self, now_ns: u64) {
-        self.settled.extend(self.pending.drain(..).map(|change| (change, now_ns)));
+    /// The walker has been told of everything that was pending: what was stale
+    /// was taken out, and later the new put in.
+    ///
+    /// That what is true cannot be doubted for ever needs both times: a call site
+    /// is announced once, and the first true walk may come right after the new
+    /// table does.
+    pub fn settle(&mut self, removed_ns: u64, inserted_ns: u64) {
+        let settled = |change| Settled { change, removed_ns, inserted_ns };
+        self.settled.extend(self.pending.drain(..).map(settled));
         while self.settled.len() > KEPT {
-            let (_, until_ns) = self.settled.pop_front().unwrap_or((ALL, 0));
-            self.forgotten_ns = self.forgotten_ns.max(until_ns);
+            let forgotten = self.settled.pop_front().map_or(0, |settled| settled.inserted_ns);
+            self.forgotten_ns = self.forgotten_ns.max(forgotten);
         }
     }
 
     /// Whether a stack may be wrong.
     pub fn misled(&self, stack: &Stack) -> bool {
-        let hits = |(change, until): &(Change, u64)| stack.time_ns <= *until && change.hits(stack);
+        let hits = |settled: &Settled| {
+            let by_frame_pointer = stack.frame_pointer_steps > 0;
+            let until = if by_frame_pointer { settled.inserted_ns } else { settled.removed_ns };
+            stack.time_ns <= until && settled.change.hits(stack)
+        };
         stack.time_ns <= self.forgotten_ns
             || self.misled_by_pending(stack)
             || self.settled.iter().any(hits)
@@ -87,8 +107,8 @@ impl Change {
     fn hits(&self, stack: &Stack) -> bool {
         self.from_ns <= stack.time_ns
             && (self.replaces_code || stack.frame_pointer_steps > 0)
-            // Return addresses: the call may be the last instruction.
-            && stack.frames.iter().any(|&at| self.begin < at && at <= self.end)
+            // A call may be the last instruction, and return behind it.
+            && stack.frames.iter().any(|&at| self.begin <= at && at <= self.end)
     }
 }
 
@@ -126,13 +146,16 @@ mod tests {
         assert!(!changes.misled(&through(99)));
         assert!(changes.misled(&through(100)));
         assert!(changes.misled(&through(u64::MAX)), "the walker does not know yet");
-        assert!(!changes.misled(&stack(150, &[0x1000, 0x2001], 0)), "calls elsewhere");
+        assert!(!changes.misled(&stack(150, &[0xfff, 0x2001], 0)), "calls elsewhere");
         assert!(changes.misled(&stack(150, &[0x2000], 0)), "a call at its very end");
         assert!(changes.pending_in(0x1fff, 0x3000) && !changes.pending_in(0x2000, 0x3000));
-        changes.settle(200);
+        changes.settle(200, 220);
         assert!(!changes.pending_in(0, u64::MAX));
         assert!(changes.misled(&through(200)));
         assert!(!changes.misled(&through(201)));
+        let by_frame_pointer = |time| stack(time, &[0x500, 0x1800], 1);
+        assert!(changes.misled(&by_frame_pointer(220)), "there was no table yet");
+        assert!(!changes.misled(&by_frame_pointer(221)));
         changes.add(Change { replaces_code: false, ..change(300) });
         assert!(!changes.misled(&through(300)), "it ended there");
         assert!(changes.misled(&stack(300, &[0x1800], 1)), "it went on by the frame pointer");
@@ -148,7 +171,7 @@ mod tests {
         }
         assert!(changes.misled(&stack(1000, &[0x1800], 0)));
         for time in 0..3 * KEPT as u64 {
-            changes.settle(100_000 + time);
+            changes.settle(100_000 + time, 100_000 + time);
             changes.add(change(100_000 + time));
         }
         assert!(changes.settled.len() <= KEPT);

@@ -176,9 +176,10 @@ impl Code {
         true
     }
 
-    /// The walker knows of all that the last [`Code::set`] brought.
-    pub fn settle(&mut self, now_ns: u64) {
-        self.changes.settle(now_ns);
+    /// The walker knows of all that the last [`Code::set`] brought; see
+    /// [`Changes::settle`].
+    pub fn settle(&mut self, removed_ns: u64, inserted_ns: u64) {
+        self.changes.settle(removed_ns, inserted_ns);
     }
 
     /// Where a file has taken another one's place and the kernel said nothing

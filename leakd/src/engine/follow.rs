@@ -86,15 +86,17 @@ impl Engine {
                 }
                 Some(Event::NewSite { slot, site })
             }
-            Announcement::PageFaultStack(stack) => {
+            Announcement::PageFaultStack(mut stack) => {
                 let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
+                    if target.code.misled(&stack) {
+                        stack.end = StackEnd::Stale as u32;
+                    }
                     target.page_fault_stacks.insert(stack.site, stack);
                 }
-                if lost_its_way && target.refreshed.elapsed() >= REFRESH_AT_MOST {
-                    self.refresh_or_warn(slot);
-                }
+                target.refresh_due |= lost_its_way;
+                self.refresh_if_due(slot);
                 None
             }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
@@ -222,14 +224,18 @@ impl Engine {
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
         let mapped = mappings(pid)?;
         let objects = &mut self.objects;
+        // What has come and gone again has misled nobody since then.
+        let mut removed_ns = looked_ns;
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
             // Before the probes, so that the first stacks are whole already.
             let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
             target.note_without_table(&synced);
+            removed_ns = synced.removed_ns;
         }
         target.doubt_stacks();
-        target.code.settle(snapshot::now_ns().map_err(super::system("the clock"))?);
+        let inserted_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
+        target.code.settle(removed_ns, inserted_ns);
         target.place_stacks();
         target.refresh_took = began.elapsed();
         self.probe(slot)

@@ -217,7 +217,8 @@ impl Target {
         if self.code.all_settled() {
             return;
         }
-        for KnownStack { stack, .. } in self.stacks.values_mut() {
+        let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
+        for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
             if self.code.newly_misled(stack) {
                 stack.end = StackEnd::Stale as u32;
             }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use leakd_common::unwind::{Mapping, MappingKey, NO_TABLE};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::unwind::prefix::prefixes;
 use crate::unwind::store::{
@@ -68,6 +70,9 @@ pub struct SyncReport {
     pub inserted: usize,
     /// Mappings that are gone.
     pub removed: usize,
+    /// CLOCK_MONOTONIC, ns, when what was stale had been removed and nothing put
+    /// in its place yet: until then, walks may have used it.
+    pub removed_ns: u64,
     /// Prefixes that the process takes now.
     pub prefixes: usize,
     /// Mappings of files that have no table: first address and reason.
@@ -171,6 +176,8 @@ impl<M: UnwindMaps> AddressSpaces<M> {
         self.processes.insert(pid, process);
         // What is stale goes before tables are made, which may take a while.
         self.remove(pid, old)?;
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        report.removed_ns = Duration::from(now).as_nanos() as u64;
 
         let sources: Vec<_> = new.iter().filter_map(|(_, source)| source.clone()).collect();
         let mut tables = self.store.load(&sources).into_iter();

@@ -92,10 +92,9 @@ fn node() {
         let functions: Vec<_> = site.stack().filter_map(|frame| frame.function()).collect();
         assert_eq!(site.0["stack_end"], "bottom", "{}", site.0);
         assert_eq!(functions.last(), Some(&"_start"), "{functions:?}");
-        let at = functions
-            .iter()
-            .position(|name| name.contains("keepBuffer") || name.contains("handleRequest"));
-        named += if at.is_some() { site.number("allocated_blocks") } else { 0 };
+        // Which of them are inlined into others is node's choice.
+        let named_here = functions.iter().any(|name| name.contains("jit.js"));
+        named += if named_here { site.number("allocated_blocks") } else { 0 };
     }
     assert!(named >= 1000, "{named} blocks under the program's functions: {:#}", report.0);
     let stacks = &target.0["coverage"]["stacks"];

@@ -8,7 +8,13 @@ use std::process::Command;
 #[test]
 fn c_with_debug_information() {
     let mut found = watch(Command::new(program("orders")), &[]);
-    let frame = found.report.target(found.program.pid()).first_site("leak_orders");
+    let site = found.report.target(found.program.pid()).first_site("leak_orders");
+    assert!(
+        site.stack().any(|frame| frame.function() == Some("main")),
+        "the stack does not lead to main: {}",
+        site.0
+    );
+    let frame = site;
     let frame = frame.allocating_frame().expect("first_site has looked at it");
     let file = frame.0["file"].as_str().expect("there is debug information");
     assert!(file.ends_with("orders.c"), "another file: {}", frame.0);

@@ -1,5 +1,6 @@
 //! What happens to processes while they are traced.
 
+use crate::host::stretched;
 use crate::support::{
     invocation::{Leakctl, leakctl},
     planted::{assert_finds, watch},
@@ -149,7 +150,7 @@ fn code_loaded_later() {
 #[test]
 fn code_unloaded_before_the_report() {
     let mut command = Command::new(program("plugin_host"));
-    command.arg(program("plugin_plain.so")).arg("unload");
+    command.arg(program("plugin_plain.so")).arg(stretched(100).to_string());
     let mut process = Process::start_ready(command);
     let leakctl = Leakctl::attach(process.pid(), &["--min-age", "0s", "--top", "1000"]);
     process.go();

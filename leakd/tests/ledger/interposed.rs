@@ -49,7 +49,7 @@ fn setup(preload: Vec<PathBuf>, method: ProbeMethod, habits: Habits) -> Setup {
 /// for lost.
 #[test]
 fn one_that_jumps_on() {
-    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi]) {
+    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi, ProbeMethod::Perf]) {
         check(&setup(vec![plain()], method, Habits::default()));
     }
 }
@@ -57,7 +57,7 @@ fn one_that_jumps_on() {
 /// Check that an interposer that calls on is not counted.
 #[test]
 fn one_that_calls_on() {
-    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi]) {
+    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi, ProbeMethod::Perf]) {
         check(&setup(vec![plain_with_calls()], method, Habits::default()));
     }
 }
@@ -67,7 +67,7 @@ fn one_that_calls_on() {
 #[test]
 fn one_with_a_header() {
     let habits = Habits { header: 16, blind: 1, ..Habits::default() };
-    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi]) {
+    for method in at_hand(&[ProbeMethod::Session, ProbeMethod::Multi, ProbeMethod::Perf]) {
         check(&setup(vec![header()], method, habits));
     }
 }
@@ -95,6 +95,8 @@ fn two_in_a_row() {
         Habits { header: 16, blind: 1, ..Habits::default() },
     ));
     for method in at_hand(&[ProbeMethod::Multi]) {
-        check(&setup(vec![plain(), plain()], method, Habits::default()));
+        // A file of its own: the loader maps one that is named twice only once.
+        let second = interposer(&["-DHEADER=0", "-DSECOND"]);
+        check(&setup(vec![plain(), second], method, Habits::default()));
     }
 }

@@ -1,6 +1,6 @@
 /* Loads a library on the first line on stdin and then calls its round()
- * function each round. With "unload" as second argument, on the second line
- * it calls it no more and unloads the library. */
+ * function each round. With a number as second argument, it calls it no more
+ * after so many rounds and unloads the library. */
 #include "common.h"
 #include "honest.h"
 #include <dlfcn.h>
@@ -22,7 +22,7 @@ int main(int count, char **arguments)
 	if (!round)
 		return 1;
 	say("loaded\n");
-	unsigned long limit = count > 2 ? 100 : 0;
+	unsigned long limit = count > 2 ? strtoul(arguments[2], NULL, 10) : 0;
 	do {
 		honest_round(&honest);
 		if (!limit || rounds < limit)

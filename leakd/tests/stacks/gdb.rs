@@ -65,7 +65,9 @@ fn by_leakd(program: &Path, argument: &str) -> Stacks {
     trace.pump_until("the program to do its work", || process.has_said(b'd'));
     let mappings = Mappings::of(process.pid());
     let mut stacks = Stacks::new();
-    for seen in trace.allocations(slot) {
+    let looked = trace.allocations(slot);
+    assert_eq!(looked.unknown, 0, "every stack must have been announced");
+    for seen in looked.seen {
         *stacks.entry(mappings.places(&seen.stack.frames)).or_default() += seen.count;
     }
     stacks

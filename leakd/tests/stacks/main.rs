@@ -12,6 +12,9 @@
 //! Needs root, uprobes, gcc, g++, gdb and the programs that `bottom` names;
 //! fails, saying so, where one of them is missing.
 
+mod bottom;
 mod gdb;
 mod signal;
 mod support;
+mod torn;
+mod verified;

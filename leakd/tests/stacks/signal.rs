@@ -36,7 +36,7 @@ fn interrupted_functions_have_their_own_names() {
     let symbolizer = Symbolizer::start();
     let mut faults = 0;
     let mut nested = 0;
-    for seen in trace.allocations(slot) {
+    for seen in trace.allocations(slot).seen {
         let target = trace.target(slot);
         let lookups: Vec<Lookup> = seen.stack.addresses().map(|(_, lookup)| lookup).collect();
         let code: Vec<CodeAddress> = target.code_addresses(seen.stack.site).collect();

@@ -11,13 +11,15 @@ use serde_json::Value;
 use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
-/// Debian packages that hold the programs under test: servers, allocators, C
-/// libraries and compilers.
-const PACKAGES: [&str; 16] = [
+/// Debian packages that hold the programs under test (servers, interpreters,
+/// allocators, C libraries and compilers) and gdb, which stacks are compared
+/// with.
+const PACKAGES: [&str; 20] = [
     "binutils",
     "g++",
     "gcc",
     "gcc-multilib",
+    "gdb",
     "libc6-arm64-cross",
     "libjemalloc2",
     "libmimalloc2.0",
@@ -26,16 +28,20 @@ const PACKAGES: [&str; 16] = [
     "musl-tools",
     "nginx-light",
     "nodejs",
+    "perl",
+    "postgresql",
     "python3",
     "redis-server",
     "redis-tools",
+    "sqlite3",
     "wrk",
 ];
 
 /// Services that those packages bring. They are neither started nor, if the
 /// packages were not there before, left enabled for the next boot.
-const SERVICES: [toolchain::apt::Service; 2] = [
+const SERVICES: [toolchain::apt::Service; 3] = [
     toolchain::apt::Service { package: "nginx-light", unit: "nginx.service" },
+    toolchain::apt::Service { package: "postgresql", unit: "postgresql.service" },
     toolchain::apt::Service { package: "redis-server", unit: "redis-server.service" },
 ];
 

@@ -20,9 +20,11 @@ const PROCESSORS: &str = "2";
 const MEMORY: u32 = 3072;
 
 /// For the kernel, with reasons: output from the first line on; a panic ends
-/// the machine; nothing is measured, so nothing is to cost time.
+/// the machine; nothing is measured, so nothing is to cost time; tests change
+/// the code of their own programs through /proc/PID/mem.
 const PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off \
-                          random.trust_cpu=on tsc=reliable no_timer_check";
+                          random.trust_cpu=on tsc=reliable no_timer_check \
+                          proc_mem.force_override=always";
 
 const QEMU: &str = "qemu-system-x86_64";
 

@@ -17,8 +17,9 @@ const PROGRAMS: [&str; 2] = ["leakd/test/end_to_end", "leakd/test/ledger"];
 /// By how much the tests repeat themselves less often (leakd/tests/support).
 const SCALE: &str = "50";
 
-/// Tests at once: most of their time they wait for something.
-const THREADS: &str = "4";
+/// Tests at once. The programs that they trace work while the tests wait, so
+/// that more of them would only be slower.
+const THREADS: &str = "2";
 
 /// In each test program, the test that compiles what the others run.
 const COMPILES: &str = "compiles_programs";

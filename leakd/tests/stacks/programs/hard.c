@@ -32,6 +32,13 @@ NOINLINE static void take(size_t size)
 	sink++;
 }
 
+/* Makes the stack frame of the function that it stands in one that is found by
+ * the frame pointer, which every function called from there must hand on. */
+#define FRAME_OF_UNKNOWN_SIZE                      \
+	char unknown[sink % 8 + 16];               \
+	unknown[0] = 1;                            \
+	__asm__ volatile("" : : "r"(unknown) : "memory")
+
 /* Recursion. */
 
 NOINLINE static unsigned recurse(unsigned depth)
@@ -66,6 +73,7 @@ NOINLINE static void odd(unsigned depth)
 
 static void recursion(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	recurse(3);
 	recurse(100);
 	even(60);
@@ -176,6 +184,7 @@ NOINLINE static void hot_and_cold(unsigned number)
 
 static void frames(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	static const double numbers[4] = {1, 2, 3, 4};
 	large_frame();
 	huge_frame();
@@ -208,6 +217,7 @@ NOINLINE static void *tail_of_tail(size_t size)
 
 static void tail_calls(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	last = tail_of_malloc(28);
 	last = tail_of_tail(29);
 	last = malloc(30);
@@ -238,6 +248,7 @@ __attribute__((noreturn)) NOINLINE static void ends_in_a_call_too(void)
 
 static void no_return(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	if (setjmp(way_out) == 0)
 		ends_in_a_call(0);
 	if (setjmp(way_out) == 0)
@@ -259,6 +270,7 @@ static void once(void)
 
 static void callbacks(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	static pthread_once_t control = PTHREAD_ONCE_INIT;
 	int numbers[9] = {5, 3, 9, 1, 7, 2, 8, 4, 6};
 	int wanted = 4;
@@ -315,6 +327,7 @@ NOINLINE static void fault(void)
 
 static void signals(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	static char other_stack[256 << 10];
 	const stack_t stack = {.ss_sp = other_stack, .ss_size = sizeof other_stack};
 	page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -361,6 +374,7 @@ static void *thread_that_exits(void *argument)
 
 static void threads(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 	pthread_t id;
 	pthread_key_create(&key, thread_is_gone);
 	for (int number = 0; number < 2; number++) {
@@ -380,6 +394,7 @@ static void from_plugin(void)
 
 static void plugin(void)
 {
+	FRAME_OF_UNKNOWN_SIZE;
 #ifdef WITH_PLUGIN
 	plugin_call(from_plugin);
 #else

@@ -6,11 +6,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-/// After this long something hangs. No test measures time with it.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
-/// A child with stdin and stdout in our hands; killed when this is dropped, or
-/// when the test is.
+/// After this long something hangs. No test measures time with it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A child with stdin and stdout in our hands, in a group of its own; killed
+/// when this is dropped, or when the test is.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -22,7 +25,7 @@ impl Process {
     /// Starts the command.
     pub fn start(mut command: Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         // SAFETY: prctl is a plain system call and may be made between fork
         // and exec.
         unsafe {
@@ -91,7 +94,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // A server's workers, too. The group's id is not reused before the child
+        // has been waited for.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
     }
 }

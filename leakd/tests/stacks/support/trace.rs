@@ -36,6 +36,15 @@ impl Seen {
     }
 }
 
+/// All calls of a target.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// Those whose stacks are known.
+    pub seen: Vec<Seen>,
+    /// Those whose stacks are not: whenever they came, the ring was full.
+    pub unknown: u64,
+}
+
 /// An engine and the runtime that drains its rings.
 #[derive(Debug)]
 pub struct Trace {
@@ -101,11 +110,12 @@ impl Trace {
     }
 
     fn handle_next(&mut self) {
-        let next = self.runtime.block_on(async {
+        let mut next = self.runtime.block_on(async {
             tokio::time::timeout(TICK, self.engine.next()).await.unwrap_or(None)
         });
-        if let Some(announcement) = next {
+        while let Some(announcement) = next {
             self.engine.handle(announcement);
+            next = self.engine.try_next();
         }
     }
 
@@ -114,9 +124,8 @@ impl Trace {
         self.engine.counters(self.target(slot)).unwrap_or_else(|error| panic!("counters: {error}"))
     }
 
-    /// Every allocation that was seen, by call site. Nothing may have been
-    /// lost.
-    pub fn allocations(&mut self, slot: u16) -> Vec<Seen> {
+    /// Every allocation, by call site. Nothing may have been lost.
+    pub fn allocations(&mut self, slot: u16) -> Looked {
         let counters = self.counters(slot);
         for counter in [
             Counter::SampledOut,
@@ -130,33 +139,42 @@ impl Trace {
         }
         let look = self.engine.look(self.target(slot), None);
         let sites = look.unwrap_or_else(|error| panic!("reading the sites: {error}")).sites;
-        let mut seen = Vec::new();
+        let mut looked = Looked::default();
         for (key, site) in sites {
             if key == OVERFLOW_SITE || site.allocated_blocks == 0 {
                 continue;
             }
+            if site.announced == 0 {
+                looked.unknown += site.allocated_blocks;
+                continue;
+            }
             let stack = self.wait_for(|trace| trace.target(slot).stack(key).cloned());
             let (count, bytes) = (site.allocated_blocks, site.allocated_bytes);
-            seen.push(Seen { key, stack, count, bytes });
+            looked.seen.push(Seen { key, stack, count, bytes });
         }
-        seen
+        looked
     }
 
-    /// Every page fault that was seen, by call site.
-    pub fn page_faults(&mut self, slot: u16) -> Vec<Seen> {
+    /// Every page fault, by call site.
+    pub fn page_faults(&mut self, slot: u16) -> Looked {
         assert_eq!(self.counters(slot).get(Counter::LostPageFaults), 0);
         let sites = self.engine.page_faults(slot);
         let sites = sites.unwrap_or_else(|error| panic!("reading the page faults: {error}"));
-        let mut seen = Vec::new();
+        let mut looked = Looked::default();
         for (key, site) in sites {
-            // Where its ring was full: it is announced with the next fault.
             if site.announced == 0 {
+                looked.unknown += site.faults;
                 continue;
             }
             let stack = self.wait_for(|trace| trace.target(slot).page_fault_stack(key).cloned());
-            seen.push(Seen { key, stack, count: site.faults, bytes: 0 });
+            looked.seen.push(Seen { key, stack, count: site.faults, bytes: 0 });
         }
-        seen
+        looked
+    }
+
+    /// Call sites of page faults that are counted for a slot, in use or not.
+    pub fn page_fault_sites(&self, slot: u16) -> usize {
+        self.engine.page_faults(slot).map_or_else(|error| panic!("{error}"), |sites| sites.len())
     }
 
     fn wait_for<T>(&mut self, look: impl Fn(&Self) -> Option<T>) -> T {
