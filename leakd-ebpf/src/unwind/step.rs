@@ -228,7 +228,7 @@ fn by_frame_pointer(state: &mut Walk, end: u64) -> u64 {
     let cfa = by_epilogue(state);
     if cfa != 0 {
         let Some(saved) = read_user::<u64>(cfa.wrapping_sub(8)) else { return end };
-        if saved < 4096 || saved >= USER_END {
+        if !(4096..USER_END).contains(&saved) {
             return end;
         }
         state.frame_pointer_steps += 1;

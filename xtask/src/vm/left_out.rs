@@ -18,6 +18,16 @@ pub struct LeftOut {
 /// nothing new; under the witness they are among the slowest.
 const NO_LEAKD: &str = "no leakd in it, only the programs under test; run on the host";
 
+const fn too_large(test: &'static str) -> LeftOut {
+    let reason = "emulated, a large program's unwind tables take more than leakd gives a file";
+    LeftOut { kernels: &[], test, reason }
+}
+
+const fn by_gdb(test: &'static str) -> LeftOut {
+    let reason = "gdb stops the program at each call: emulated, that takes too long";
+    LeftOut { kernels: &[], test, reason }
+}
+
 /// A condition of theirs is that leakd notices within a tenth of a second.
 const SLOW: &str = "emulated, leakd notices a mapping later than the test's phases change";
 
@@ -30,7 +40,18 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 10] = [
+pub const LEFT_OUT: [LeftOut; 21] = [
+    too_large("bottom::cc1plus"),
+    too_large("bottom::nginx"),
+    too_large("bottom::perl"),
+    too_large("bottom::postgres"),
+    too_large("bottom::python"),
+    too_large("bottom::redis"),
+    too_large("bottom::sqlite"),
+    by_gdb("gdb::cpp_workload"),
+    by_gdb("gdb::hard_cases"),
+    by_gdb("gdb::hard_cases_static"),
+    by_gdb("gdb::hard_cases_static_pie"),
     LeftOut {
         kernels: &[],
         test: "jit::node",

@@ -12,7 +12,10 @@ use crate::process::{self, say};
 use crate::toolchain;
 
 /// The test programs: those that trace processes.
-const PROGRAMS: [&str; 2] = ["leakd/test/end_to_end", "leakd/test/ledger"];
+const PROGRAMS: [&str; 3] = ["leakd/test/end_to_end", "leakd/test/ledger", "leakd/test/stacks"];
+
+/// Stacks among which the tests look for torn ones; on the host a million.
+const STACKS: &str = "20000";
 
 /// By how much the tests repeat themselves less often (leakd/tests/support).
 const SCALE: &str = "50";
@@ -21,7 +24,7 @@ const SCALE: &str = "50";
 /// that more of them would only be slower.
 const THREADS: &str = "2";
 
-/// In each test program, the test that compiles what the others run.
+/// In the test programs that have it, the test that compiles what others run.
 const COMPILES: &str = "compiles_programs";
 
 /// The test programs, built, and what they run, compiled.
@@ -60,7 +63,9 @@ impl Suite {
         if let Some(gone) = left_out::LEFT_OUT.iter().find(|one| !known.contains(one.test)) {
             bail!("vm/left_out.rs names a test that there is not: {}", gone.test);
         }
-        say!("tests do things {SCALE} times less often there (LEAKD_TEST_SCALE={SCALE})");
+        say!(
+            "tests do things {SCALE} times less often there (LEAKD_TEST_SCALE={SCALE}, LEAKD_STACKS={STACKS})"
+        );
         Ok(Self { programs, path })
     }
 
@@ -68,7 +73,7 @@ impl Suite {
     pub fn script(&self, kernel: &str) -> String {
         let mut script = format!(
             "export HOME=/root TERM=dumb RUST_BACKTRACE=0 PATH={}\n\
-             export LEAKD_TEST_SCALE={SCALE} LEAKD_TEST_COMPILED=1\nstatus=0\n",
+             export LEAKD_TEST_SCALE={SCALE} LEAKD_TEST_COMPILED=1 LEAKD_STACKS={STACKS}\nstatus=0\n",
             quote(&self.path)
         );
         let mut skipped = String::new();

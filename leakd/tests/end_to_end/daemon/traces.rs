@@ -118,6 +118,7 @@ fn a_leak_is_found_by_itself() {
     let other = daemon.wait_watched(honest.pid());
     assert_ne!(other["verdict"], "growing", "{other}");
     assert_ne!(other["stage"], "traced", "{other}");
+    eprintln!("named after {} s", started.elapsed().as_secs());
     daemon.end(Signal::SIGTERM);
     for mut process in [leaking, honest] {
         process.end();
