@@ -72,6 +72,9 @@ pub enum Counter {
     Nested = 14,
     /// Page faults whose call site found no room.
     LostPageFaults = 15,
+    /// Calls of freeing functions that mean nothing: of NULL, inside another
+    /// call, or of a block of another allocator. Each is a trap all the same.
+    Ignored = 16,
 }
 
 /// Number of counters, with room to grow.

@@ -25,15 +25,15 @@ pub fn free_entry(context: *mut c_void) -> u32 {
     } else {
         registers.argument(cookie.arguments().pointer)
     };
+    let slot = cookie.slot();
     if address == 0 {
+        count(slot, Counter::Ignored);
         return 0;
     }
-    let slot = cookie.slot();
     let Some(blocks) = Blocks::of(slot) else { return 0 };
     let Some(block) = blocks.get(address) else {
-        if !is_inside_a_call(cookie) {
-            count(slot, Counter::UnknownFrees);
-        }
+        let inside = is_inside_a_call(cookie);
+        count(slot, if inside { Counter::Ignored } else { Counter::UnknownFrees });
         return 0;
     };
     // A block ends where it was made: the `free` of an interposer may or may
@@ -41,6 +41,8 @@ pub fn free_entry(context: *mut c_void) -> u32 {
     let owner = block.owner();
     if owner == cookie.owner() || owner == CUSTOM_OWNER || cookie.owner() == CUSTOM_OWNER {
         blocks.remove(address, &block);
+    } else {
+        count(slot, Counter::Ignored);
     }
     0
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::duration;
 use crate::allocator::CustomFunction;
+use crate::duration;
 use crate::engine::Settings;
 
 /// Finds memory that programs take and never give back, and names the line.

@@ -5,7 +5,6 @@
 mod args;
 mod attach;
 mod doctor;
-mod duration;
 mod progress;
 mod run;
 mod show;

@@ -5,8 +5,19 @@ use std::time::{Instant, SystemTime};
 
 use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
+use super::window::Windows;
 use super::{Engine, EngineError, sampling, system};
 use crate::process::{ProcessHandle, mappings, runs_under_valgrind};
+
+/// Which blocks are recorded.
+#[derive(Clone, Copy, Debug)]
+struct Sampling {
+    /// Mean bytes between samples; 0: all are.
+    bytes: u64,
+    /// It may change while probes are in. The weights are consulted even where
+    /// all are 1.
+    adjustable: bool,
+}
 
 impl Engine {
     /// Puts a process under trace; gives its slot.
@@ -14,20 +25,27 @@ impl Engine {
     /// With [`SeenFrom::Start`], a process that has no allocator yet is taken
     /// all the same: its dynamic loader has not come to it.
     pub fn attach(&mut self, pid: u32, seen_from: SeenFrom) -> Result<u16, EngineError> {
-        self.attach_as(pid, seen_from, self.settings.sample_bytes, true)
+        let sampling = Sampling { bytes: self.settings.sample_bytes, adjustable: false };
+        self.attach_as(pid, seen_from, sampling, true)
+    }
+
+    /// The same, with sampling that can be changed while it goes on: see
+    /// [`Engine::set_sample_bytes`].
+    pub fn attach_adjustable(&mut self, pid: u32, bytes: u64) -> Result<u16, EngineError> {
+        self.attach_as(pid, SeenFrom::Attach, Sampling { bytes, adjustable: true }, true)
     }
 
     /// Puts the canary under trace: every allocation is recorded, and functions
     /// that the user named are not asked for, whatever the settings say.
     pub fn attach_canary(&mut self, pid: u32) -> Result<u16, EngineError> {
-        self.attach_as(pid, SeenFrom::Attach, 0, false)
+        self.attach_as(pid, SeenFrom::Attach, Sampling { bytes: 0, adjustable: true }, false)
     }
 
     fn attach_as(
         &mut self,
         pid: u32,
         seen_from: SeenFrom,
-        sample_bytes: u64,
+        sampling: Sampling,
         with_custom: bool,
     ) -> Result<u16, EngineError> {
         if self.targets.values().any(|target| target.pid() == pid && target.ended == Ended::Running)
@@ -55,7 +73,9 @@ impl Engine {
             stacks: HashMap::new(),
             page_fault_stacks: HashMap::new(),
             epoch: 0,
-            sample_bytes,
+            sample_bytes: sampling.bytes,
+            adjustable: sampling.adjustable,
+            windows: Windows::opened(now),
             seen_from,
             ended: Ended::Running,
             execs: 0,
@@ -65,7 +85,7 @@ impl Engine {
             stopped_at: None,
         };
         self.targets.insert(slot, target);
-        match self.set_up(slot, seen_from, sample_bytes, with_custom) {
+        match self.set_up(slot, seen_from, sampling, with_custom) {
             Ok(()) => Ok(slot),
             Err(error) => {
                 self.detach(slot);
@@ -78,11 +98,11 @@ impl Engine {
         &mut self,
         slot: u16,
         seen_from: SeenFrom,
-        sample_bytes: u64,
+        sampling: Sampling,
         with_custom: bool,
     ) -> Result<(), EngineError> {
-        if sample_bytes > 0 {
-            let weights = sampling::weights(sample_bytes);
+        if sampling.bytes > 0 || sampling.adjustable {
+            let weights = sampling::weights(sampling.bytes);
             self.ledger.set_sampling(slot, Some(&weights)).map_err(system("sampling"))?;
         }
         self.refresh(slot)?;
@@ -113,6 +133,7 @@ impl Engine {
     pub fn stop_probes(&mut self) {
         for target in self.targets.values_mut() {
             target.probes.detach();
+            target.windows.close();
             target.stopped_at.get_or_insert_with(Instant::now);
         }
     }

@@ -93,6 +93,7 @@ impl Engine {
                 target.ended = Ended::Exited;
                 target.stopped_at = Some(Instant::now());
                 target.probes.detach();
+                target.windows.close();
             }
             if target.ended == Ended::Running && target.refreshed.elapsed() >= REFRESH {
                 self.refresh_or_warn(slot);
@@ -145,6 +146,17 @@ impl Engine {
         // Before the probes, so that the first stacks are whole already.
         let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
         tracing::debug!(?synced, pid, "mappings");
+        self.probe(slot)
+    }
+
+    /// Probes the allocators of a target that are not under probe yet, while
+    /// its window is open.
+    pub(super) fn probe(&mut self, slot: u16) -> Result<(), EngineError> {
+        let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
+        if !target.windows.is_open() {
+            return Ok(());
+        }
+        let pid = target.pid();
         for code in &target.code {
             let Some(object) = &code.object else { continue };
             if object.discovery.is_empty() || target.attached.contains(&object.identity) {

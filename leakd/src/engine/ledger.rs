@@ -68,6 +68,36 @@ impl Ledger {
             io::Error::other(format!("{TARGETS} processes are traced already: detach one first"))
         })?;
         let slot = free as u16;
+        let (blocks, sites) = Self::tables(quota)?;
+        let key = u32::from(slot).to_ne_bytes();
+        let zero = vec![0u8; COUNTERS * 8 * sys::possible_cpus()?];
+        sys::map_update(self.counters.as_fd(), &key, &zero, 0)?;
+        self.forget_calls(tgid)?;
+        self.write_config(slot, &TargetConfig { tgid, ..TargetConfig::default() })?;
+        self.install(slot, &blocks, &sites)?;
+        sys::map_update(self.slots.as_fd(), &tgid.to_ne_bytes(), &key, 0)?;
+        self.used[free] = true;
+        self.next = free + 1;
+        Ok(SlotMaps { slot, blocks, sites, quota, tgid })
+    }
+
+    /// Gives a slot empty tables, while no probe is in; its counters go on.
+    pub fn renew(&self, maps: &mut SlotMaps) -> io::Result<()> {
+        let (blocks, sites) = Self::tables(maps.quota)?;
+        self.forget_calls(maps.tgid)?;
+        self.install(maps.slot, &blocks, &sites)?;
+        (maps.blocks, maps.sites) = (blocks, sites);
+        Ok(())
+    }
+
+    fn install(&self, slot: u16, blocks: &OwnedFd, sites: &OwnedFd) -> io::Result<()> {
+        let key = u32::from(slot).to_ne_bytes();
+        sys::map_update(self.blocks.as_fd(), &key, &blocks.as_raw_fd().to_ne_bytes(), 0)?;
+        sys::map_update(self.sites.as_fd(), &key, &sites.as_raw_fd().to_ne_bytes(), 0)
+    }
+
+    /// Empty tables of blocks and of sites.
+    fn tables(quota: u32) -> io::Result<(OwnedFd, OwnedFd)> {
         let hash = |name, value_size, max_entries| {
             sys::map_create(&MapSpec {
                 map_type: map_type::HASH,
@@ -86,17 +116,7 @@ impl Ledger {
             bytes_of(&Site { announced: 1, ..Site::EMPTY }),
             0,
         )?;
-        let key = u32::from(slot).to_ne_bytes();
-        let zero = vec![0u8; COUNTERS * 8 * sys::possible_cpus()?];
-        sys::map_update(self.counters.as_fd(), &key, &zero, 0)?;
-        self.forget_calls(tgid)?;
-        self.write_config(slot, &TargetConfig { tgid, ..TargetConfig::default() })?;
-        sys::map_update(self.blocks.as_fd(), &key, &blocks.as_raw_fd().to_ne_bytes(), 0)?;
-        sys::map_update(self.sites.as_fd(), &key, &sites.as_raw_fd().to_ne_bytes(), 0)?;
-        sys::map_update(self.slots.as_fd(), &tgid.to_ne_bytes(), &key, 0)?;
-        self.used[free] = true;
-        self.next = free + 1;
-        Ok(SlotMaps { slot, blocks, sites, quota, tgid })
+        Ok((blocks, sites))
     }
 
     /// Forgets the calls that threads were in when an earlier trace of the same
@@ -147,14 +167,20 @@ impl Ledger {
         weights: Option<&[u32; SAMPLE_CLASSES]>,
     ) -> io::Result<()> {
         if let Some(weights) = weights {
-            let first = u32::from(slot) * SAMPLE_CLASSES as u32;
-            let keys: Vec<u8> =
-                (first..first + SAMPLE_CLASSES as u32).flat_map(u32::to_ne_bytes).collect();
-            let values: Vec<u8> = weights.iter().flat_map(|weight| weight.to_ne_bytes()).collect();
-            sys::map_update_batch(self.sampling.as_fd(), &keys, &values, SAMPLE_CLASSES as u32, 0)?;
+            self.set_weights(slot, weights)?;
         }
         let config = self.config(slot)?;
         self.write_config(slot, &TargetConfig { sampling: u32::from(weights.is_some()), ..config })
+    }
+
+    /// Changes the weights of a slot that has sampling on, at any time.
+    pub fn set_weights(&self, slot: u16, weights: &[u32; SAMPLE_CLASSES]) -> io::Result<()> {
+        let first = u32::from(slot) * SAMPLE_CLASSES as u32;
+        let keys: Vec<u8> =
+            (first..first + SAMPLE_CLASSES as u32).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = weights.iter().flat_map(|weight| weight.to_ne_bytes()).collect();
+        sys::map_update_batch(self.sampling.as_fd(), &keys, &values, SAMPLE_CLASSES as u32, 0)?;
+        Ok(())
     }
 
     /// A slot's counters, summed over all CPUs.

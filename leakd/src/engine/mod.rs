@@ -12,6 +12,7 @@
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
 //! | [`page_faults`] | call sites of page faults |
+//! | [`window`] | more or less of a target while it is under trace |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
@@ -26,6 +27,7 @@ pub mod sampling;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -3,18 +3,21 @@
 use leakd_common::target::SAMPLE_CLASSES;
 
 /// For each size class, how many blocks a sampled one stands for, so that on
-/// average one sample is taken for every `interval` bytes.
+/// average one sample is taken for every `interval` bytes; 0: all are taken.
 ///
 /// As in tcmalloc and jemalloc, a block of `s` bytes is to be sampled with the
 /// probability p = 1 - exp(-s / interval); its weight is 1/p, rounded to a
 /// whole number. The probe then samples with exactly 1/weight, so that the sum
 /// of weights is unbiased whatever the rounding.
 pub fn weights(interval: u64) -> [u32; SAMPLE_CLASSES] {
+    if interval == 0 {
+        return [1; SAMPLE_CLASSES];
+    }
     std::array::from_fn(|class| {
         let power = (class >> 3) as i32;
         // The middle of the class.
         let size = (1.0 + ((class & 7) as f64 + 0.5) / 8.0) * 2f64.powi(power);
-        let probability = -(-size / interval.max(1) as f64).exp_m1();
+        let probability = -(-size / interval as f64).exp_m1();
         (1.0 / probability).round().clamp(1.0, f64::from(u32::MAX)) as u32
     })
 }

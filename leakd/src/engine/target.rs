@@ -13,6 +13,7 @@ use super::objects::CodeObject;
 use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
+use super::window::Windows;
 use crate::process::{ExecutableMapping, FileIdentity, MappingKind, ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
 
@@ -62,6 +63,8 @@ pub struct Target {
     pub(super) page_fault_stacks: HashMap<u64, Stack>,
     pub(super) epoch: u32,
     pub(super) sample_bytes: u64,
+    pub(super) adjustable: bool,
+    pub(super) windows: Windows,
     pub(super) seen_from: SeenFrom,
     pub(super) ended: Ended,
     pub(super) execs: u32,
@@ -125,6 +128,21 @@ impl Target {
     /// Mean bytes between samples; 0: none.
     pub fn sample_bytes(&self) -> u64 {
         self.sample_bytes
+    }
+
+    /// The spans of time in which its probes are in.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// CPU time that it has taken, with that of its probes.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        let pid = nix::unistd::Pid::from_raw(self.pid() as i32);
+        let clock = nix::time::clock_getcpuclockid(pid)?;
+        Ok(nix::time::clock_gettime(clock)?.into())
     }
 
     /// When the trace began.

@@ -16,24 +16,51 @@ use crate::symbol::{CodeAddress, Frame, Lookup, Symbolizer};
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
 
-/// Names a target's call sites and puts them together with their numbers.
-pub(super) fn target(
-    target: &Target,
-    mut look: TargetLook,
-    symbolizer: &Symbolizer,
-    wait: Duration,
-) -> TargetSnapshot {
-    let names = Names::of(target, &look, symbolizer, wait);
+/// A target's numbers, and what has to be named. It does not need the target
+/// any more.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: TargetSnapshot,
+    /// What has to be named.
+    wanted: Vec<((u64, Lookup), CodeAddress)>,
+    /// For each site its addresses, in the order of the sites.
+    stacks: Vec<Vec<(u64, Lookup)>>,
+}
+
+impl Prepared {
+    /// Names the call sites; waits at most so long for what is not known yet.
+    pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
+        let names = names(&self.wanted, symbolizer, wait);
+        let unnamed = |address| vec![Frame { address, ..Frame::default() }];
+        for (site, stack) in self.snapshot.sites.iter_mut().zip(&self.stacks) {
+            site.frames = stack
+                .iter()
+                .map(|key| names.get(key).cloned().unwrap_or_else(|| unnamed(key.0)))
+                .collect();
+        }
+        self.snapshot
+    }
+}
+
+/// Puts a target's numbers together with what has to be named.
+pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
+    let wanted = addresses(target, &look);
+    let stacks = look.sites.keys().map(|&key| stack(target, key)).collect();
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
     let sites = look
         .sites
         .iter()
-        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref(), &names))
+        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
         .collect();
-    let duration_ns = target.duration().as_nanos() as u64;
-    TargetSnapshot {
+    // What is in the tables is from the last window.
+    let duration_ns = match target.windows().count() {
+        1 => target.duration(),
+        _ => target.windows().last_for(),
+    }
+    .as_nanos() as u64;
+    let snapshot = TargetSnapshot {
         pid: target.pid(),
         comm: target.info().comm.clone(),
         exe: target.info().exe.clone(),
@@ -50,10 +77,14 @@ pub(super) fn target(
         counters: look.counters,
         sample_bytes: target.sample_bytes(),
         table_bytes: look.table_bytes,
-        windows: model::Windows { count: 1, open_ns: duration_ns },
+        windows: model::Windows {
+            count: target.windows().count(),
+            open_ns: target.windows().open_for().as_nanos() as u64,
+        },
         probes: target.probes().functions().iter().map(probe).collect(),
         sites,
-    }
+    };
+    Prepared { snapshot, wanted, stacks }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -67,42 +98,45 @@ fn probe(function: &ProbedFunction) -> model::Probe {
     }
 }
 
-/// The frames of each address that occurs in a stack of the report.
-struct Names(HashMap<(u64, Lookup), Vec<Frame>>);
+/// The addresses of a call site, innermost first, and how to look them up.
+fn stack(target: &Target, key: u64) -> Vec<(u64, Lookup)> {
+    target.stack(key).map(|stack| stack.addresses().collect()).unwrap_or_default()
+}
 
-impl Names {
-    fn of(target: &Target, look: &TargetLook, symbolizer: &Symbolizer, wait: Duration) -> Self {
-        // What leaks most is named first, should time run out.
-        let mut keys: Vec<(u64, u64)> = look
-            .sites
-            .iter()
-            .filter(|(_, site)| site.outstanding_blocks() > 0)
-            .map(|(key, site)| (site.outstanding_bytes(), *key))
-            .collect();
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        let mut wanted: Vec<(u64, Lookup)> = Vec::new();
-        let mut seen = HashSet::new();
-        for (_, key) in keys {
-            let Some(stack) = target.stack(key) else { continue };
-            wanted.extend(stack.addresses().filter(|address| seen.insert(*address)));
-        }
-        let deadline = Instant::now() + wait;
-        let mut names = HashMap::with_capacity(wanted.len());
-        for chunk in wanted.chunks(256) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let code: Vec<CodeAddress> = chunk
-                .iter()
-                .map(|&(address, lookup)| target.code_address(address, lookup))
-                .collect();
-            names.extend(chunk.iter().copied().zip(symbolizer.resolve(&code, left)));
-        }
-        Self(names)
-    }
+/// The addresses that occur in the stacks of what is outstanding.
+fn addresses(target: &Target, look: &TargetLook) -> Vec<((u64, Lookup), CodeAddress)> {
+    // What leaks most is named first, should time run out.
+    let mut keys: Vec<(u64, u64)> = look
+        .sites
+        .iter()
+        .filter(|(_, site)| site.outstanding_blocks() > 0)
+        .map(|(key, site)| (site.outstanding_bytes(), *key))
+        .collect();
+    keys.sort_unstable_by(|a, b| b.cmp(a));
+    let mut seen = HashSet::new();
+    let stacks = keys.into_iter().filter_map(|(_, key)| target.stack(key));
+    stacks
+        .flat_map(|stack| stack.addresses())
+        .filter(|key| seen.insert(*key))
+        .map(|key| (key, target.code_address(key.0, key.1)))
+        .collect()
+}
 
-    fn frames(&self, (address, lookup): (u64, Lookup)) -> Vec<Frame> {
-        let names = self.0.get(&(address, lookup)).cloned();
-        names.unwrap_or_else(|| vec![Frame { address, ..Frame::default() }])
+/// The frames of each address.
+fn names(
+    wanted: &[((u64, Lookup), CodeAddress)],
+    symbolizer: &Symbolizer,
+    wait: Duration,
+) -> HashMap<(u64, Lookup), Vec<Frame>> {
+    let deadline = Instant::now() + wait;
+    let mut names = HashMap::with_capacity(wanted.len());
+    for chunk in wanted.chunks(256) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let code: Vec<CodeAddress> = chunk.iter().map(|(_, code)| code.clone()).collect();
+        let keys = chunk.iter().map(|(key, _)| *key);
+        names.extend(keys.zip(symbolizer.resolve(&code, left)));
     }
+    names
 }
 
 fn site_snapshot(
@@ -110,16 +144,13 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
-    names: &Names,
 ) -> SiteSnapshot {
     let stack = target.stack(key);
     SiteSnapshot {
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
-        frames: stack
-            .map(|stack| stack.addresses().map(|address| names.frames(address)).collect())
-            .unwrap_or_default(),
+        frames: Vec::new(),
         addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),

@@ -3,7 +3,10 @@
 
 mod collect;
 
+pub use collect::Prepared;
+
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::follow::Event;
@@ -19,7 +22,7 @@ const NAMES_WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Trace {
     engine: Engine,
-    symbolizer: Symbolizer,
+    symbolizer: Arc<Symbolizer>,
     started: SystemTime,
     follow_forks: bool,
 }
@@ -27,7 +30,12 @@ pub struct Trace {
 impl Trace {
     /// A trace by an engine that has passed its canary.
     pub fn new(engine: Engine, follow_forks: bool) -> Self {
-        Self { engine, symbolizer: Symbolizer::start(), started: SystemTime::now(), follow_forks }
+        Self {
+            engine,
+            symbolizer: Arc::new(Symbolizer::start()),
+            started: SystemTime::now(),
+            follow_forks,
+        }
     }
 
     /// The engine.
@@ -99,6 +107,20 @@ impl Trace {
         }
     }
 
+    /// Who names addresses.
+    pub fn symbolizer(&self) -> &Arc<Symbolizer> {
+        &self.symbolizer
+    }
+
+    /// Takes a look at one target, while it goes on.
+    pub fn look(&mut self, slot: u16, min_age: Duration) -> io::Result<Option<Prepared>> {
+        self.drain();
+        let Some(target) = self.engine.target(slot) else { return Ok(None) };
+        let look = self.engine.look(target, Some(min_age))?;
+        self.drain();
+        Ok(self.engine.target(slot).map(|target| collect::prepare(target, look)))
+    }
+
     /// Takes the final look at all targets, takes all probes out, and names
     /// what was found.
     ///
@@ -119,7 +141,7 @@ impl Trace {
             .into_iter()
             .filter_map(|(slot, look)| {
                 let target: &Target = self.engine.target(slot)?;
-                Some(collect::target(target, look, &self.symbolizer, NAMES_WAIT))
+                Some(collect::prepare(target, look).name(&self.symbolizer, NAMES_WAIT))
             })
             .collect();
         Ok(Snapshot {

@@ -30,9 +30,29 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
+/// A span of time as [`parse`] reads it: exact to the millisecond.
+pub fn format(span: Duration) -> String {
+    let milliseconds = span.as_millis();
+    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if milliseconds > 0 && milliseconds.is_multiple_of(length) {
+            return format!("{}{unit}", milliseconds / length);
+        }
+    }
+    format!("{milliseconds}ms")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Check that what is written is read as the same.
+    #[test]
+    fn there_and_back() {
+        for milliseconds in [0, 1, 999, 1_000, 1_500, 60_000, 5_400_000, 86_400_000, 90_000] {
+            let span = Duration::from_millis(milliseconds);
+            assert_eq!(parse(&format(span)), Ok(span), "{}", format(span));
+        }
+    }
 
     /// Check that what people write is understood, and the rest is refused.
     #[test]

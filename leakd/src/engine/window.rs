@@ -1,0 +1,100 @@
+//! More or less of a target while it is under trace: thinner samples, or no
+//! probes for a while.
+
+use std::time::{Duration, Instant};
+
+use super::probes::Probes;
+use super::{Engine, EngineError, sampling, system};
+
+/// The spans of time in which a target's probes are in.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    count: u64,
+    /// Of those that are closed, together.
+    closed: Duration,
+    /// Of the last one that was closed.
+    last: Duration,
+    opened: Option<Instant>,
+}
+
+impl Windows {
+    /// The first window, opened at `now`.
+    pub(super) fn opened(now: Instant) -> Self {
+        Self { count: 1, closed: Duration::ZERO, last: Duration::ZERO, opened: Some(now) }
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether one is open.
+    pub fn is_open(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    /// How long probes were in, altogether.
+    pub fn open_for(&self) -> Duration {
+        self.closed + self.opened.map_or(Duration::ZERO, |opened| opened.elapsed())
+    }
+
+    /// How long they were in the last window.
+    pub fn last_for(&self) -> Duration {
+        self.opened.map_or(self.last, |opened| opened.elapsed())
+    }
+
+    fn open(&mut self) {
+        if self.opened.is_none() {
+            self.count += 1;
+            self.opened = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            self.last = opened.elapsed();
+            self.closed += self.last;
+        }
+    }
+}
+
+impl Engine {
+    /// Changes the sampling of a target that was attached adjustable; 0: all
+    /// are recorded. Blocks keep the weight that they were sampled with.
+    pub fn set_sample_bytes(&mut self, slot: u16, bytes: u64) -> Result<(), EngineError> {
+        let Some(target) = self.targets.get_mut(&slot).filter(|target| target.adjustable) else {
+            return Ok(());
+        };
+        self.ledger.set_weights(slot, &sampling::weights(bytes)).map_err(system("sampling"))?;
+        // Once there were samples, the totals are estimates.
+        if bytes > 0 {
+            target.sample_bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Takes a target's probes out for a while. Its tables stay to be read; they
+    /// are those of the window that ends.
+    pub fn close_window(&mut self, slot: u16) {
+        if let Some(target) = self.targets.get_mut(&slot) {
+            target.probes.detach();
+            target.windows.close();
+        }
+    }
+
+    /// Puts a target's probes in again, with empty tables: of blocks from
+    /// before, the frees were not seen.
+    pub fn open_window(&mut self, slot: u16) -> Result<(), EngineError> {
+        let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
+        if target.windows.is_open() {
+            return Ok(());
+        }
+        self.ledger.renew(&mut target.maps).map_err(system("tables for the target"))?;
+        target.stacks.clear();
+        target.attached.clear();
+        target.probes = Probes::default();
+        target.windows.open();
+        self.refresh(slot)?;
+        self.probe(slot)
+    }
+}

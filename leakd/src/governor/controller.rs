@@ -1,0 +1,273 @@
+//! One target: which step, by what was measured.
+
+use super::price::{Load, Prices};
+
+/// Mean bytes between samples, as sampling grows thinner.
+const SAMPLING: [u64; 3] = [64 << 10, 512 << 10, 4 << 20];
+/// A step must be predicted to cost at most this share of the budget.
+const RESERVE: f64 = 0.8;
+/// A lighter step is taken back when it would cost at most this share ...
+const RECOVER: f64 = 0.5;
+/// ... for so many control periods.
+const PATIENCE: u32 = 15;
+/// A window is open for so long, in seconds: a control period. Measured at its
+/// end, it cannot exceed the budget for longer.
+const OPEN: f64 = 1.0;
+/// Windows further apart than this, in seconds, tell too little.
+const LONGEST_CLOSED: f64 = 600.0;
+
+/// How much is recorded of a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Everything.
+    Full,
+    /// Samples, by bytes. What is left out needs no return probe.
+    Sampled {
+        /// Mean bytes between two.
+        bytes: u64,
+    },
+    /// Everything, for a second at a time; in between there are no probes.
+    Windows {
+        /// Seconds between two.
+        closed: f64,
+    },
+    /// Nothing: even that costs too much.
+    Detached,
+}
+
+impl Step {
+    /// As clients see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Sampled { .. } => "sampled",
+            Self::Windows { .. } => "windows",
+            Self::Detached => "detached",
+        }
+    }
+
+    /// Mean bytes between samples; 0: none.
+    pub const fn sample_bytes(self) -> u64 {
+        match self {
+            Self::Sampled { bytes } => bytes,
+            _ => 0,
+        }
+    }
+
+    /// The part of the time that probes are in.
+    pub fn open_share(self) -> f64 {
+        match self {
+            Self::Full | Self::Sampled { .. } => 1.0,
+            Self::Windows { closed } => OPEN / (OPEN + closed),
+            Self::Detached => 0.0,
+        }
+    }
+
+    fn weight(self) -> (u8, f64) {
+        match self {
+            Self::Full => (0, 0.0),
+            Self::Sampled { bytes } => (1, bytes as f64),
+            Self::Windows { closed } => (2, closed),
+            Self::Detached => (3, 0.0),
+        }
+    }
+
+    /// Whether it records less than another.
+    pub fn is_below(self, other: Self) -> bool {
+        self.weight() > other.weight()
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// The step.
+    pub step: Step,
+    /// Whether probes are to be in.
+    pub open: bool,
+    /// The step is another than before.
+    pub changed: bool,
+}
+
+/// The governor of one target.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    step: Step,
+    /// The least thinning that was asked for; 0: none.
+    floor_bytes: u64,
+    open: bool,
+    /// When the window opened or closed, in seconds.
+    turned: f64,
+    /// Control periods with reserve.
+    patience: u32,
+    /// Over the last control period with probes in, of the target's CPU time.
+    cost: f64,
+    /// The same, of one CPU, averaged over windows and what is between them.
+    cost_of_cpu: f64,
+    traps: f64,
+    windows: u64,
+}
+
+impl Controller {
+    /// Begins at `now` (seconds) with probes in; `sample_bytes`: the operator
+    /// wants no more than such samples; 0: everything.
+    pub fn new(now: f64, sample_bytes: u64) -> Self {
+        Self {
+            step: lightest(sample_bytes),
+            floor_bytes: sample_bytes,
+            open: true,
+            turned: now,
+            patience: 0,
+            cost: 0.0,
+            cost_of_cpu: 0.0,
+            traps: 0.0,
+            windows: 1,
+        }
+    }
+
+    /// The step.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Whether probes are in.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// What the target paid over the last control period that was measured,
+    /// averaged over windows and what is between: a share of its CPU time.
+    pub fn cost(&self) -> f64 {
+        self.cost * self.step.open_share()
+    }
+
+    /// The same as a share of one CPU.
+    pub fn cost_of_cpu(&self) -> f64 {
+        self.cost_of_cpu * self.step.open_share()
+    }
+
+    /// Traps a second, in the last control period that was measured.
+    pub fn traps_per_second(&self) -> f64 {
+        self.traps
+    }
+
+    /// Windows so far.
+    pub fn windows(&self) -> u64 {
+        self.windows
+    }
+
+    /// The end of a control period at `now`. `load` is what was measured, if
+    /// probes were in; `budget`: a share of the target's CPU time.
+    pub fn tick(
+        &mut self,
+        now: f64,
+        load: Option<&Load>,
+        prices: &Prices,
+        budget: f64,
+    ) -> Decision {
+        let before = self.step;
+        if let Some(load) = load.filter(|_| self.open) {
+            self.cost_of_cpu = load.cost_ns(prices) / 1e9;
+            self.cost = load.cost_ns(prices) / load.cpu_per_second();
+            self.traps = load.traps_per_second();
+            self.decide(load, prices, budget);
+        }
+        match self.step {
+            Step::Full | Step::Sampled { .. } => self.turn(now, true),
+            Step::Detached => self.turn(now, false),
+            Step::Windows { closed } => {
+                let length = if self.open { OPEN } else { closed };
+                // Half a period early is nearer than half a period late.
+                if now - self.turned >= length - 0.5 || (self.open && before != self.step) {
+                    self.turn(now, !self.open);
+                }
+            }
+        }
+        Decision { step: self.step, open: self.open, changed: self.step != before }
+    }
+
+    fn decide(&mut self, load: &Load, prices: &Prices, budget: f64) {
+        let wanted = self.lightest_within(load, prices, budget * RESERVE);
+        let over = match self.step {
+            Step::Full | Step::Sampled { .. } => self.cost > budget,
+            // The duty is made for the budget; it is wrong if this is.
+            Step::Windows { .. } => self.cost() > budget,
+            Step::Detached => false,
+        };
+        if over {
+            self.patience = 0;
+            // Sampling that was to suffice and did not goes on to the next.
+            self.step =
+                if wanted.is_below(self.step) { wanted } else { self.next(load, prices, budget) };
+            return;
+        }
+        let reserve = self.lightest_within(load, prices, budget * RECOVER);
+        if self.step.is_below(reserve) {
+            self.patience += 1;
+            if self.patience >= PATIENCE {
+                self.patience = 0;
+                self.step = reserve;
+            }
+        } else {
+            self.patience = 0;
+        }
+    }
+
+    /// The step that records most and is predicted to cost at most `limit` (a
+    /// share of the target's CPU time).
+    fn lightest_within(&self, load: &Load, prices: &Prices, limit: f64) -> Step {
+        let cpu = load.cpu_per_second();
+        let full = load.cost_in_full_ns(prices) / cpu;
+        if full <= limit {
+            return lightest(self.floor_bytes);
+        }
+        if load.cost_left_out_ns(prices) / cpu <= limit * 0.9 {
+            let bytes = SAMPLING.into_iter().find(|bytes| *bytes >= self.floor_bytes);
+            return Step::Sampled { bytes: bytes.unwrap_or(self.floor_bytes) };
+        }
+        windows(full, limit)
+    }
+
+    /// The step after this one, where prediction has failed.
+    fn next(&self, load: &Load, prices: &Prices, budget: f64) -> Step {
+        let full = load.cost_in_full_ns(prices) / load.cpu_per_second();
+        match self.step {
+            Step::Full => Step::Sampled { bytes: SAMPLING[0].max(self.floor_bytes) },
+            Step::Sampled { bytes } => match SAMPLING.into_iter().find(|next| *next > bytes) {
+                Some(bytes) => Step::Sampled { bytes },
+                None => windows(full, budget * RESERVE),
+            },
+            Step::Windows { closed } => match windows(full, budget * RESERVE) {
+                Step::Windows { closed: next } if next <= closed => {
+                    Step::Windows { closed: (closed * 2.0).min(LONGEST_CLOSED) }
+                }
+                other => other,
+            },
+            Step::Detached => Step::Detached,
+        }
+    }
+
+    fn turn(&mut self, now: f64, open: bool) {
+        if self.open != open {
+            self.open = open;
+            self.turned = now;
+            self.windows += u64::from(open);
+        }
+    }
+}
+
+/// What is asked for, budget apart.
+fn lightest(floor_bytes: u64) -> Step {
+    if floor_bytes == 0 { Step::Full } else { Step::Sampled { bytes: floor_bytes } }
+}
+
+/// Windows so far apart that a cost of `full` while they are open comes to
+/// `limit` on average.
+fn windows(full: f64, limit: f64) -> Step {
+    let closed = OPEN * (full / limit - 1.0);
+    if closed <= LONGEST_CLOSED {
+        Step::Windows { closed: closed.max(OPEN) }
+    } else {
+        Step::Detached
+    }
+}

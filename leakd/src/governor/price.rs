@@ -1,0 +1,120 @@
+//! What a trap costs, and what a target's traps cost it.
+
+use leakd_common::target::{Counter, TargetCounters};
+
+use crate::canary::CanaryReport;
+
+/// A debug trap for an instruction that the kernel single-steps, in
+/// nanoseconds: measured in a virtual machine, where each is an exit to the
+/// hypervisor; on bare metal it is less. The canary has no such probe.
+const SINGLE_STEP_NS: f64 = 18_000.0;
+
+/// A target that takes less CPU time than this share of a CPU is charged as
+/// if it took so much: nobody notices 5 % of almost nothing.
+const IDLE_SHARE: f64 = 0.1;
+
+/// What one trap costs on this machine, in nanoseconds, programs included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prices {
+    /// An allocation that is recorded: entry, return, walk, ledger; and what
+    /// its free will cost beyond one of an unknown block.
+    pub recorded: f64,
+    /// One that sampling leaves out.
+    pub left_out: f64,
+    /// A free.
+    pub free: f64,
+}
+
+impl Prices {
+    /// From what the canary measured: pairs of malloc and free, bare,
+    /// recorded, and left out by sampling.
+    pub fn of(canary: &CanaryReport) -> Self {
+        // Entry of malloc and entry of free: one trap each, a look-up each.
+        let trap = (canary.added_left_out_ns() / 2.0).max(50.0);
+        Self { recorded: (canary.added_ns() - trap).max(trap), left_out: trap, free: trap }
+    }
+
+    /// For a target some of whose functions can only be probed where the
+    /// kernel single-steps.
+    pub fn with_single_steps(self, allocating: bool, freeing: bool) -> Self {
+        let extra = |slow| if slow { SINGLE_STEP_NS } else { 0.0 };
+        Self {
+            recorded: self.recorded + extra(allocating),
+            left_out: self.left_out + extra(allocating),
+            free: self.free + extra(freeing),
+        }
+    }
+}
+
+/// What a target's probes did in a control period.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Its length, in seconds.
+    pub seconds: f64,
+    /// Allocations recorded.
+    pub recorded: u64,
+    /// Other calls of allocating functions: left out, failed, nested, lost.
+    pub left_out: u64,
+    /// Calls of freeing functions.
+    pub frees: u64,
+    /// CPU time that the target took, traps included, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+impl Load {
+    /// The load between two readings of a target's counters.
+    pub fn between(
+        before: &TargetCounters,
+        now: &TargetCounters,
+        seconds: f64,
+        cpu_ns: u64,
+    ) -> Self {
+        let since = |counter| now.get(counter).saturating_sub(before.get(counter));
+        let left_out = [
+            Counter::SampledOut,
+            Counter::Failed,
+            Counter::Nested,
+            Counter::LostLedgerFull,
+            Counter::LostNoMemory,
+            Counter::LostThread,
+            Counter::LostUnpaired,
+        ];
+        let frees =
+            [Counter::Removed, Counter::UnknownFrees, Counter::DoubleFrees, Counter::Ignored];
+        Self {
+            seconds,
+            recorded: since(Counter::Inserted),
+            left_out: left_out.into_iter().map(since).sum(),
+            frees: frees.into_iter().map(since).sum(),
+            cpu_ns,
+        }
+    }
+
+    /// Traps a second.
+    pub fn traps_per_second(&self) -> f64 {
+        (self.recorded + self.left_out + self.frees) as f64 / self.seconds.max(1e-3)
+    }
+
+    /// What they cost, in nanoseconds a second.
+    pub fn cost_ns(&self, prices: &Prices) -> f64 {
+        (self.recorded as f64 * prices.recorded
+            + self.left_out as f64 * prices.left_out
+            + self.frees as f64 * prices.free)
+            / self.seconds.max(1e-3)
+    }
+
+    /// What they would cost if every allocation were recorded.
+    pub fn cost_in_full_ns(&self, prices: &Prices) -> f64 {
+        Self { recorded: self.recorded + self.left_out, left_out: 0, ..*self }.cost_ns(prices)
+    }
+
+    /// What they would cost if none were.
+    pub fn cost_left_out_ns(&self, prices: &Prices) -> f64 {
+        Self { left_out: self.recorded + self.left_out, recorded: 0, ..*self }.cost_ns(prices)
+    }
+
+    /// What costs are compared with: CPU time, in nanoseconds a second.
+    pub fn cpu_per_second(&self) -> f64 {
+        (self.cpu_ns as f64 / self.seconds.max(1e-3)).max(IDLE_SHARE * 1e9)
+    }
+}

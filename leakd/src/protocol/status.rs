@@ -1,0 +1,112 @@
+//! The daemon's own state.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to `status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of leakd.
+    pub leakd: String,
+    /// The machine's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// CPUs that are online.
+    pub cpus: u32,
+    /// When the daemon started, RFC 3339 in UTC.
+    pub started: String,
+    /// How long it has been running, in milliseconds.
+    pub uptime_ms: u64,
+    /// `adaptive`, `targets`, `all` or `off`.
+    pub mode: String,
+    /// What it costs itself.
+    pub own: OwnView,
+    /// The watch.
+    pub watch: WatchView,
+    /// Tracing.
+    pub tracing: TracingView,
+    /// The governor.
+    pub governor: GovernorView,
+    /// The configuration.
+    pub config: ConfigView,
+    /// Clients that are connected.
+    pub clients: usize,
+}
+
+/// The daemon as a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OwnView {
+    /// Its pid.
+    pub pid: u32,
+    /// Its resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Its CPU time since the start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Its open descriptors.
+    pub descriptors: u64,
+}
+
+/// The watch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WatchView {
+    /// Processes that are watched.
+    pub processes: usize,
+    /// Of these, suspects.
+    pub suspects: usize,
+    /// Passes so far.
+    pub passes: u64,
+    /// Between two passes, in milliseconds.
+    pub interval_ms: u64,
+    /// CPU time of the last pass, in microseconds.
+    pub pass_us: u64,
+    /// Processes that there was no room to watch.
+    pub left_out: u64,
+}
+
+/// Tracing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TracingView {
+    /// Whether anything can be traced.
+    pub available: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// How probes are attached: `session`, `multi` or `perf`.
+    pub method: Option<String>,
+    /// The canary: a pair of malloc and free without probes, in nanoseconds.
+    pub bare_pair_ns: Option<f64>,
+    /// The same under trace.
+    pub traced_pair_ns: Option<f64>,
+    /// Targets under trace.
+    pub targets: usize,
+    /// Targets that may be under trace at once.
+    pub max_targets: usize,
+    /// Allocations of current targets that were lost.
+    pub lost: u64,
+}
+
+/// The governor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GovernorView {
+    /// What a target may cost, in percent of its CPU time.
+    pub budget_target_percent: f64,
+    /// What all may cost, in percent of all CPUs.
+    pub budget_machine_percent: f64,
+    /// What all cost, in percent of all CPUs; the last control period,
+    /// measured; leakd's own CPU time included.
+    pub cost_machine_percent: f64,
+    /// Steps down since the start (less is recorded).
+    pub steps_down: u64,
+    /// Steps up.
+    pub steps_up: u64,
+}
+
+/// The configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The files that were read, in order.
+    pub files: Vec<String>,
+    /// Why the last reload was refused.
+    pub error: Option<String>,
+    /// Settings that `set` changed.
+    pub changed: Vec<String>,
+}
