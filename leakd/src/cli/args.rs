@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::daemon_args::{
+    DaemonArguments, DetachArguments, ReportArguments, SetArguments, StatusArguments,
+    TargetsArguments, WatchArguments,
+};
 use crate::allocator::CustomFunction;
 use crate::duration;
 use crate::engine::Settings;
@@ -49,11 +53,23 @@ pub enum Command {
     Run(RunArguments),
     /// Say what this kernel and machine can do, and try it on a child process.
     Doctor(DoctorArguments),
+    /// Say what the daemon does and what it costs.
+    Status(StatusArguments),
+    /// List the processes that the daemon suspects or has traced.
+    Targets(TargetsArguments),
+    /// Show the call sites that the daemon has found.
+    Report(ReportArguments),
+    /// Show a line for each verdict of the daemon as it comes.
+    Watch(WatchArguments),
+    /// Have the daemon take its probes out of a process, and leave it alone.
+    Detach(DetachArguments),
+    /// Change a setting of the daemon until its next reload or restart.
+    Set(SetArguments),
 }
 
-/// What to trace, and how.
+/// Where a report goes, and how much of it.
 #[derive(Debug, Args)]
-pub struct TraceArguments {
+pub struct OutputArguments {
     /// Show at most this many call sites of each process.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
@@ -66,6 +82,14 @@ pub struct TraceArguments {
     /// Show every frame of each stack.
     #[arg(long)]
     pub all_frames: bool,
+}
+
+/// What to trace, and how.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArguments,
     /// Record about one allocation for each N bytes, to cost less; figures
     /// become estimates.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -92,6 +116,14 @@ pub struct TraceArguments {
 }
 
 impl TraceArguments {
+    /// Whether it asks for what the daemon's engine does not do for a client.
+    pub fn needs_own_engine(&self) -> bool {
+        !self.alloc.is_empty()
+            || !self.free.is_empty()
+            || self.follow_forks
+            || self.max_blocks != leakd_common::target::DEFAULT_BLOCKS
+    }
+
     /// The engine's settings.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -120,22 +152,38 @@ pub struct AttachArguments {
     /// The processes.
     #[arg(required = true, value_name = "PID")]
     pub pids: Vec<u32>,
-    /// Watch for so long, e.g. 30s, 5m, 1h.
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
-    pub duration: Duration,
+    /// Watch for so long, e.g. 30s, 5m, 1h. [default: 30s; with --detach: on
+    /// and on]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub length: Option<Duration>,
     /// Blocks younger than this rank no call site: they may be in use.
     /// [default: 10s, or a third of --for if that is less]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub min_age: Option<Duration>,
+    /// Have the daemon trace them, and do not wait: the trace goes on until
+    /// `leakctl detach`, or for as long as --for says.
+    #[arg(long, conflicts_with = "no_daemon")]
+    pub detach: bool,
+    /// Trace them from here, even where a daemon runs.
+    #[arg(long)]
+    pub no_daemon: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub daemon: DaemonArguments,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub trace: TraceArguments,
 }
 
 impl AttachArguments {
+    /// How long to watch, with its default.
+    pub fn duration(&self) -> Duration {
+        self.length.unwrap_or(Duration::from_secs(30))
+    }
+
     /// The minimum age, with its default.
     pub fn min_age(&self) -> Duration {
-        self.min_age.unwrap_or_else(|| Duration::from_secs(10).min(self.duration / 3))
+        self.min_age.unwrap_or_else(|| Duration::from_secs(10).min(self.duration() / 3))
     }
 }
 
@@ -185,6 +233,6 @@ mod tests {
         let parsed = Arguments::parse_from(["leakctl", "run", "--", "ls", "--json", "-l"]);
         let Command::Run(run) = parsed.command else { panic!("run") };
         assert_eq!(run.command, ["ls", "--json", "-l"]);
-        assert!(!run.trace.json);
+        assert!(!run.trace.output.json);
     }
 }

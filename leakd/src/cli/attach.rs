@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::args::AttachArguments;
 use super::progress::Progress;
 use super::show::{Form, show, status_of};
-use super::start_engine;
+use super::{start_engine, through_daemon};
 use crate::engine::target::{SeenFrom, Target};
 use crate::process::inspect;
 use crate::trace::Trace;
@@ -20,6 +20,11 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Watches processes for a while and reports.
 pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
+    if !arguments.no_daemon && !arguments.trace.needs_own_engine() {
+        if let Some(status) = through_daemon::attach(&arguments).await? {
+            return Ok(status);
+        }
+    }
     // What is wrong with a pid is said before the engine is started.
     crate::preflight::Facts::gather().check()?;
     for &pid in &arguments.pids {
@@ -32,8 +37,8 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
     for &pid in &arguments.pids {
         trace.attach(pid, SeenFrom::Attach)?;
     }
-    let end = Instant::now() + arguments.duration;
-    let mut progress = Progress::new(Some(arguments.duration), &canary);
+    let end = Instant::now() + arguments.duration();
+    let mut progress = Progress::new(Some(arguments.duration()), &canary);
     for target in trace.engine().targets() {
         announce(target, &mut progress);
     }
@@ -63,7 +68,7 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
     progress.clear();
     let min_age = arguments.min_age();
     let snapshot = trace.finish(min_age)?;
-    let report = show(snapshot, min_age.as_nanos() as u64, &arguments.trace, Form::Sites)?;
+    let report = show(snapshot, min_age.as_nanos() as u64, &arguments.trace.output, Form::Sites)?;
     Ok(status_of(&report))
 }
 

@@ -3,11 +3,14 @@
 //! Reports go to standard output, all else to standard error.
 
 mod args;
+mod ask;
 mod attach;
+mod daemon_args;
 mod doctor;
 mod progress;
 mod run;
 mod show;
+mod through_daemon;
 
 use std::process::ExitCode;
 
@@ -47,6 +50,12 @@ pub fn main() -> ExitCode {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments),
+            Command::Status(arguments) => ask::status(&arguments),
+            Command::Targets(arguments) => ask::targets(&arguments),
+            Command::Report(arguments) => ask::report(&arguments),
+            Command::Watch(arguments) => ask::watch(&arguments),
+            Command::Detach(arguments) => ask::detach(&arguments),
+            Command::Set(arguments) => ask::set(arguments),
         }
     });
     // A symbolizer that hangs in a hostile file must not hold us back.

@@ -72,7 +72,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     let ended = child.wait()?;
     let no_allocator = trace.engine().targets().all(|target| target.probes().is_empty());
     let snapshot = trace.finish(Duration::ZERO)?;
-    let report = show(snapshot, 0, &arguments.trace, Form::Summary)?;
+    let report = show(snapshot, 0, &arguments.trace.output, Form::Summary)?;
     if no_allocator {
         anyhow::bail!(
             "the command mapped no allocator that can be recognized, so nothing was seen; \

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Context;
 
-use super::args::TraceArguments;
+use super::args::OutputArguments;
 use super::status;
 use crate::report::input::Snapshot;
 use crate::report::text::Options;
@@ -27,30 +27,36 @@ pub enum Form {
 pub fn show(
     snapshot: Snapshot,
     min_age_ns: u64,
-    arguments: &TraceArguments,
+    arguments: &OutputArguments,
     form: Form,
 ) -> anyhow::Result<Report> {
     let top = if arguments.json { None } else { Some(arguments.top) };
     let report = build(snapshot, &Settings { min_age_ns, top });
+    show_report(&report, arguments, form)?;
+    Ok(report)
+}
+
+/// Writes a report where it belongs.
+pub fn show_report(report: &Report, arguments: &OutputArguments, form: Form) -> anyhow::Result<()> {
     if let Some(path) = &arguments.output {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let options = Options { all_frames: arguments.all_frames, ..Options::default() };
         let mut file = BufWriter::new(file);
-        write(&report, &options, arguments.json, form, &mut file)
+        write(report, &options, arguments.json, form, &mut file)
             .and_then(|()| file.flush())
             .with_context(|| format!("cannot write {}", path.display()))?;
     } else if form == Form::Summary && !arguments.json {
-        to_stream(&report, arguments, form, io::stderr().lock())?;
+        to_stream(report, arguments, form, io::stderr().lock())?;
     } else {
-        to_stream(&report, arguments, form, io::stdout().lock())?;
+        to_stream(report, arguments, form, io::stdout().lock())?;
     }
-    Ok(report)
+    Ok(())
 }
 
 fn to_stream(
     report: &Report,
-    arguments: &TraceArguments,
+    arguments: &OutputArguments,
     form: Form,
     stream: impl Write + IsTerminal + AsFd,
 ) -> anyhow::Result<()> {

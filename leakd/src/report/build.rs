@@ -215,7 +215,8 @@ fn per_second(value: u64, duration_ns: u64) -> f64 {
     if duration_ns == 0 { 0.0 } else { value as f64 * 1e9 / duration_ns as f64 }
 }
 
-fn model_frame(frame: symbol::Frame) -> Frame {
+/// A frame as the report has it.
+pub(crate) fn model_frame(frame: symbol::Frame) -> Frame {
     Frame {
         function: frame.function,
         file: frame.file,

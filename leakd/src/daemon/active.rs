@@ -1,0 +1,191 @@
+//! A process under trace: its governor and what was learned so far.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use leakd_common::site::Site;
+use leakd_common::target::TargetCounters;
+
+use super::evidence::{Grower, SiteHistories};
+use crate::engine::target::Target;
+use crate::governor::{Controller, Decision, Load, Prices};
+use crate::protocol::{Evidence, EvidenceSite, GovernorStep, Point, TraceView};
+use crate::report::{rank, time};
+use crate::watch::history::History;
+
+/// A reading of what the governor measures by.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    counters: TargetCounters,
+    cpu: Duration,
+}
+
+/// A process under trace.
+#[derive(Debug)]
+pub struct Active {
+    /// Its slot in the engine.
+    pub slot: u16,
+    /// Somebody asked for it.
+    pub by_hand: bool,
+    /// When it is to end.
+    pub until: Option<Instant>,
+    /// When it began.
+    pub began: Instant,
+    began_at: SystemTime,
+    /// What the governor does with it.
+    pub controller: Controller,
+    prices: Prices,
+    before: Option<Reading>,
+    outstanding: History,
+    sites: SiteHistories,
+    /// Call sites that grow.
+    pub growers: Vec<Grower>,
+    /// Names of these.
+    pub places: HashMap<u64, String>,
+    totals: (u64, u64, u64),
+}
+
+impl Active {
+    /// A trace that began at `now` on the daemon's clock (seconds).
+    pub fn new(target: &Target, prices: Prices, now: f64, by_hand: bool) -> Self {
+        let slow = |freeing: bool| {
+            target.probes().functions().iter().any(|function| {
+                let frees = function.symbol.contains("free") || function.symbol.contains("delete");
+                function.single_stepped.is_some() && frees == freeing
+            })
+        };
+        Self {
+            slot: target.slot(),
+            by_hand,
+            until: None,
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+            controller: Controller::new(now, target.sample_bytes()),
+            prices: prices.with_single_steps(slow(false), slow(true)),
+            before: None,
+            outstanding: History::default(),
+            sites: SiteHistories::default(),
+            growers: Vec::new(),
+            places: HashMap::new(),
+            totals: (0, 0, 0),
+        }
+    }
+
+    /// The end of a control period: measures, and says what is to be done.
+    pub fn control(
+        &mut self,
+        now: f64,
+        counters: TargetCounters,
+        cpu: Duration,
+        budget: f64,
+    ) -> Decision {
+        let reading = Reading { at: Instant::now(), counters, cpu };
+        let before = self.before.replace(reading).filter(|_| self.controller.is_open());
+        let load = before.map(|before| {
+            let seconds = reading.at.duration_since(before.at).as_secs_f64();
+            let cpu_ns = cpu.saturating_sub(before.cpu).as_nanos() as u64;
+            Load::between(&before.counters, &counters, seconds, cpu_ns)
+        });
+        self.controller.tick(now, load.as_ref(), &self.prices, budget)
+    }
+
+    /// Adds the totals of all sites at `now`; `window`: how long the window was
+    /// open that they are of, if the governor closed it.
+    pub fn learn(
+        &mut self,
+        now: f64,
+        totals: &HashMap<u64, Site>,
+        window: Option<f64>,
+        least_slope: f64,
+    ) {
+        let sum = |part: fn(&Site) -> u64| {
+            totals.values().fold(0u64, |sum, site| sum.saturating_add(part(site)))
+        };
+        let bytes = sum(Site::outstanding_bytes);
+        self.totals = (bytes, sum(Site::outstanding_blocks), totals.len() as u64);
+        self.outstanding.push(now, bytes);
+        match window {
+            Some(open) => self.sites.push_window(now, open, totals),
+            None => self.sites.push(now, totals),
+        }
+        self.growers = self.sites.growers(totals, least_slope);
+    }
+
+    /// The call sites that grow, as far as their names are known; `None`:
+    /// there are none.
+    pub fn evidence(&self) -> Option<Evidence> {
+        if self.growers.is_empty() {
+            return None;
+        }
+        let site = |grower: &Grower| EvidenceSite {
+            id: format!("{:016x}", grower.site),
+            place: self.places.get(&grower.site).cloned().unwrap_or_default(),
+            outstanding_bytes: grower.totals.outstanding_bytes(),
+            outstanding_blocks: grower.totals.outstanding_blocks(),
+            bytes_per_second: grower.slope,
+            surviving_share: rank::surviving_share(&grower.totals),
+        };
+        Some(Evidence {
+            span_ms: self.sites.span().as_millis() as u64,
+            sites: self.growers.iter().map(site).collect(),
+        })
+    }
+
+    /// What the governor does.
+    pub fn governor(&self, budget: f64) -> GovernorStep {
+        let controller = &self.controller;
+        GovernorStep {
+            step: controller.step().name().to_owned(),
+            cost_percent: controller.cost() * 100.0,
+            budget_percent: budget * 100.0,
+            traps_per_second: controller.traps_per_second(),
+            sample_bytes: controller.step().sample_bytes(),
+            windows: controller.windows(),
+            open_percent: controller.step().open_share() * 100.0,
+            open: controller.is_open(),
+        }
+    }
+
+    /// As clients see it; `now` on the daemon's clock, for the series.
+    pub fn view(
+        &self,
+        target: Option<&Target>,
+        counters: &TargetCounters,
+        budget: f64,
+        now: f64,
+        series: bool,
+    ) -> TraceView {
+        use leakd_common::target::Counter;
+        let lost = [
+            Counter::LostLedgerFull,
+            Counter::LostNoMemory,
+            Counter::LostThread,
+            Counter::LostUnpaired,
+        ];
+        TraceView {
+            active: true,
+            by_hand: self.by_hand,
+            started: time::rfc3339(self.began_at),
+            duration_ms: self.began.elapsed().as_millis() as u64,
+            outstanding_bytes: self.totals.0,
+            outstanding_blocks: self.totals.1,
+            estimated: target.is_some_and(|target| target.sample_bytes() > 0),
+            allocations: counters.allocations(),
+            frees: counters.frees(),
+            lost: lost.into_iter().map(|counter| counters.get(counter)).sum(),
+            sites: self.totals.2,
+            table_bytes: 0,
+            governor: self.governor(budget),
+            evidence: self.evidence(),
+            error: None,
+            series: if series { points(&self.outstanding, now) } else { Vec::new() },
+        }
+    }
+}
+
+/// A history for clients: seconds before `now`, bytes.
+pub fn points(history: &History, now: f64) -> Vec<Point> {
+    let round = |seconds: f64| (seconds * 10.0).round() / 10.0;
+    history.series().iter().map(|sample| (round(now - sample.time), sample.bytes)).collect()
+}

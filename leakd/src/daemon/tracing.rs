@@ -1,0 +1,439 @@
+//! How traces begin, go on and end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::active::Active;
+use super::core::{Core, Told, Tracing};
+use super::subject::{Key, Subject};
+use crate::bpf::features::ProbeMethod;
+use crate::canary;
+use crate::engine::target::Ended;
+use crate::engine::{Engine, Settings};
+use crate::governor::{self, Decision, Prices, Step};
+use crate::preflight::{self, Facts};
+use crate::protocol::{ErrorCode, EventKind, Failure, Verdict};
+use crate::report::input::Snapshot;
+use crate::report::{self, model};
+use crate::symbol::{CodeAddress, Frame};
+use crate::trace::{Prepared, Trace};
+use crate::watch::read;
+
+/// Without a target, the engine goes after so long: its rings are polled.
+const IDLE: Duration = Duration::from_secs(30);
+/// What is waited for, for names in the report of a trace that has ended.
+const NAMES_WAIT: Duration = Duration::from_secs(20);
+/// The same, for the place of a call site that grows.
+const PLACE_WAIT: Duration = Duration::from_millis(200);
+/// Call sites that are kept of a trace that has ended.
+const KEPT_SITES: usize = 50;
+
+/// Sends the canary ahead. The engine goes again: it is started when there is
+/// something to trace.
+pub(super) fn send_canary() -> Tracing {
+    let tried = Facts::gather().check().map_err(|error| error.to_string()).and_then(|()| {
+        let mut engine = Engine::start(Settings::default()).map_err(|error| error.to_string())?;
+        let canary = canary::check(&mut engine).map_err(|error| error.to_string())?;
+        let method = match engine.method() {
+            ProbeMethod::Session => "session",
+            ProbeMethod::Multi => "multi",
+            ProbeMethod::Perf => "perf",
+        };
+        Ok(Tracing::Available { canary, method })
+    });
+    match &tried {
+        Ok(Tracing::Available { canary, method }) => tracing::info!(
+            method,
+            bare_pair_ns = canary.bare_pair_ns,
+            traced_pair_ns = canary.traced_pair_ns,
+            "the canary was seen exactly"
+        ),
+        Ok(Tracing::Unavailable(_)) => {}
+        Err(error) => tracing::error!("nothing can be traced, processes are only watched: {error}"),
+    }
+    tried.unwrap_or_else(Tracing::Unavailable)
+}
+
+/// CPU time that the daemon has taken.
+pub(super) fn own_cpu() -> Duration {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        let microseconds =
+            usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Duration::from_micros(u64::try_from(microseconds).unwrap_or(0))
+    })
+}
+
+fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure { code, message: message.into() }
+}
+
+impl Core {
+    /// Processes under trace.
+    pub(super) fn active(&self) -> usize {
+        self.subjects.values().filter(|subject| subject.active.is_some()).count()
+    }
+
+    fn start_engine(&mut self) -> Result<(), Failure> {
+        if let Tracing::Unavailable(error) = &self.tracing {
+            return Err(failure(ErrorCode::CannotTrace, error.clone()));
+        }
+        if self.trace.is_none() {
+            let settings = Settings {
+                quota: self.config.trace.max_blocks.get() as u32,
+                ..Settings::default()
+            };
+            let engine = Engine::start(settings)
+                .map_err(|error| failure(ErrorCode::CannotTrace, error.to_string()))?;
+            self.trace = Some(Trace::new(engine, false));
+        }
+        Ok(())
+    }
+
+    /// Puts a process under trace.
+    pub(super) fn begin(
+        &mut self,
+        pid: u32,
+        by_hand: bool,
+        sample_bytes: u64,
+    ) -> Result<Key, Failure> {
+        let cannot =
+            |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
+        // What is wrong with a pid is told before anything is started.
+        crate::process::inspect(pid).map_err(|error| match error {
+            crate::process::ProcessError::NotFound(_) => {
+                failure(ErrorCode::NotFound, error.to_string())
+            }
+            other => cannot(&other),
+        })?;
+        self.start_engine()?;
+        let now = self.now();
+        let Tracing::Available { canary, .. } = &self.tracing else {
+            return Err(failure(ErrorCode::Internal, "no canary"));
+        };
+        let prices = Prices::of(canary);
+        let Some(trace) = &mut self.trace else {
+            return Err(failure(ErrorCode::Internal, "no engine"));
+        };
+        let slot = trace
+            .engine_mut()
+            .attach_adjustable(pid, sample_bytes)
+            .map_err(|error| cannot(&error))?;
+        let Some(target) = trace.engine().target(slot) else {
+            return Err(failure(ErrorCode::Internal, "no target"));
+        };
+        let start_time = target.info().start_time;
+        let key = (pid, start_time);
+        let active = Active::new(target, prices, now, by_hand);
+        let known = self.lock().process(pid).map(|process| Arc::clone(&process.identity));
+        let identity = known
+            .filter(|known| known.start_time == start_time)
+            .or_else(|| read::identify(pid, "", 0).map(Arc::new));
+        let Some(identity) = identity else {
+            if let Some(trace) = &mut self.trace {
+                trace.engine_mut().detach(slot);
+            }
+            return Err(failure(ErrorCode::NotFound, format!("process {pid} has ended")));
+        };
+        let subject = self.subjects.entry(key).or_insert_with(|| Subject::new(identity));
+        subject.active = Some(active);
+        subject.untraceable = None;
+        subject.rest_until = None;
+        subject.let_go = false;
+        subject.touched = Instant::now();
+        let comm = subject.identity.comm.clone();
+        self.announce(key, EventKind::TraceBegan, format!("tracing {comm} (pid {pid})"));
+        Ok(key)
+    }
+
+    /// Ends a trace and keeps what it found; `reason`: for people.
+    pub(super) fn finish(&mut self, key: Key, reason: &str, error: Option<String>) {
+        let now = self.now();
+        let budget = self.config.budget.target_percent.share();
+        let min_age = *self.config.trace.min_age;
+        let Some(subject) = self.subjects.get_mut(&key) else { return };
+        let Some(active) = subject.active.take() else { return };
+        let mut prepared = None;
+        if let Some(trace) = &mut self.trace {
+            let exited = trace
+                .engine()
+                .target(active.slot)
+                .is_none_or(|target| target.ended() == Ended::Exited);
+            // What a process left behind at its end is old enough.
+            let age = if exited { Duration::ZERO } else { age_for(&active, min_age) };
+            match trace.look(active.slot, age) {
+                Ok(look) => prepared = look,
+                Err(error) => tracing::warn!("the last look at process {}: {error}", key.0),
+            }
+            let target = trace.engine().target(active.slot);
+            let counters =
+                target.and_then(|target| trace.engine().counters(target).ok()).unwrap_or_default();
+            let mut view = active.view(target, &counters, budget, now, true);
+            view.active = false;
+            view.governor.open = false;
+            view.error = error;
+            subject.last = Some(view);
+            trace.engine_mut().detach(active.slot);
+        }
+        subject.touched = Instant::now();
+        let comm = subject.identity.comm.clone();
+        if let Some(prepared) = prepared {
+            self.keep_report(key, prepared, min_age);
+        }
+        self.announce(
+            key,
+            EventKind::TraceEnded,
+            format!("trace of {comm} (pid {}) ended: {reason}", key.0),
+        );
+        if self.active() == 0 {
+            self.idle_since = Instant::now();
+        }
+    }
+
+    /// Names what a trace found, on a thread of its own.
+    fn keep_report(&self, key: Key, prepared: Prepared, min_age: Duration) {
+        let Some(trace) = &self.trace else { return };
+        let (symbolizer, told) = (Arc::clone(trace.symbolizer()), self.told.clone());
+        tokio::task::spawn_blocking(move || {
+            let target = prepared.name(&symbolizer, NAMES_WAIT);
+            let snapshot = snapshot(vec![target], SystemTime::now());
+            let settings =
+                report::Settings { min_age_ns: min_age.as_nanos() as u64, top: Some(KEPT_SITES) };
+            let report = report::build(snapshot, &settings);
+            if let Some(target) = report.targets.into_iter().next() {
+                // The core has ended: nobody wants to know.
+                let _ = told.blocking_send(Told::Reported(key, Box::new(target)));
+            }
+        });
+    }
+
+    /// Finds out which targets have ended; lets an idle engine go.
+    pub(super) fn tick(&mut self) {
+        let Some(trace) = &mut self.trace else { return };
+        trace.tick();
+        let ended: Vec<Key> = self
+            .subjects
+            .iter()
+            .filter(|(_, subject)| {
+                subject.active.as_ref().is_some_and(|active| {
+                    let target = trace.engine().target(active.slot);
+                    target.is_none_or(|target| target.ended() == Ended::Exited)
+                })
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        tokio::task::block_in_place(|| {
+            for key in ended {
+                self.finish(key, "the process has ended", None);
+            }
+            if self.active() == 0 && self.idle_since.elapsed() >= IDLE {
+                self.trace = None;
+            }
+        });
+    }
+
+    /// The end of a control period of the governor.
+    pub(super) fn control(&mut self) {
+        let own = own_cpu();
+        let own_rate =
+            own.saturating_sub(self.own_cpu).as_secs_f64() / governor::PERIOD.as_secs_f64();
+        self.own_cpu = own;
+        let cpus = cpus();
+        let budget = self.config.budget.target_percent.share();
+        let keys: Vec<Key> =
+            self.subjects.iter().filter(|s| s.1.active.is_some()).map(|s| *s.0).collect();
+        let costs: Vec<(f64, f64)> = keys
+            .iter()
+            .filter_map(|key| self.subjects.get(key)?.active.as_ref())
+            .map(|active| (active.controller.cost(), active.controller.cost_of_cpu()))
+            .collect();
+        let spent: f64 = costs.iter().map(|cost| cost.1).sum();
+        self.machine_cost = (spent + own_rate) / cpus;
+        let room = self.config.budget.machine_percent.share() * cpus - own_rate;
+        let shares = governor::shares(&costs, budget, room);
+        self.budgets = keys.iter().copied().zip(shares.iter().copied()).collect();
+        let now = self.now();
+        for (key, share) in keys.into_iter().zip(shares) {
+            let Some(trace) = &self.trace else { return };
+            let Some(active) = self.subjects.get_mut(&key).and_then(|one| one.active.as_mut())
+            else {
+                continue;
+            };
+            let Some(target) = trace.engine().target(active.slot) else { continue };
+            let (Ok(counters), Ok(cpu)) = (trace.engine().counters(target), target.cpu_time())
+            else {
+                continue; // It has ended.
+            };
+            let (before, was_open) = (active.controller.step(), active.controller.is_open());
+            let decision = active.control(now, counters, cpu, share);
+            self.obey(key, decision, before, was_open);
+        }
+    }
+
+    /// Does what the governor decided.
+    fn obey(&mut self, key: Key, decision: Decision, before: Step, was_open: bool) {
+        let least_slope = super::core::judge(&self.config).least_slope;
+        let now = self.now();
+        let (Some(trace), Some(subject)) = (&mut self.trace, self.subjects.get_mut(&key)) else {
+            return;
+        };
+        let Some(active) = subject.active.as_mut() else { return };
+        let slot = active.slot;
+        if decision.step == Step::Detached {
+            let message = format!(
+                "recording it would cost {:.0} % of its time at the least that tells anything",
+                active.controller.cost_of_cpu() * 100.0
+            );
+            self.steps.0 += 1;
+            self.finish(key, "over budget", Some(message.clone()));
+            if let Some(subject) = self.subjects.get_mut(&key) {
+                let config = &self.config.trace;
+                subject.rest(*config.rest, *config.max_rest, true);
+            }
+            return;
+        }
+        let engine = trace.engine_mut();
+        if decision.changed && decision.step.sample_bytes() != before.sample_bytes() {
+            if let Err(error) = engine.set_sample_bytes(slot, decision.step.sample_bytes()) {
+                tracing::warn!("sampling of process {}: {error}", key.0);
+            }
+        }
+        if was_open && !decision.open {
+            let look = engine.target(slot).map(|target| engine.look(target, None));
+            engine.close_window(slot);
+            if let Some(Ok(look)) = look {
+                let open = engine
+                    .target(slot)
+                    .map_or(1.0, |target| target.windows().last_for().as_secs_f64());
+                active.learn(now, &look.sites, Some(open), least_slope);
+            }
+        } else if !was_open && decision.open {
+            if let Err(error) = engine.open_window(slot) {
+                let message = error.to_string();
+                self.finish(key, "its probes cannot be put in again", Some(message));
+                return;
+            }
+        }
+        if decision.changed {
+            let down = decision.step.is_below(before);
+            if down {
+                self.steps.0 += 1;
+            } else {
+                self.steps.1 += 1;
+            }
+            let message =
+                self.subjects.get(&key).and_then(|one| one.active.as_ref()).map(|active| {
+                    format!(
+                        "{} from {} to {}: tracing cost {:.1} % of its time",
+                        if down { "less is recorded" } else { "more is recorded" },
+                        before.name(),
+                        decision.step.name(),
+                        active.controller.cost() * 100.0
+                    )
+                });
+            self.announce(key, EventKind::Governor, message.unwrap_or_default());
+        }
+    }
+
+    /// Looks at the call sites of all targets, and judges.
+    pub(super) fn learn(&mut self) {
+        let least_slope = super::core::judge(&self.config).least_slope;
+        let now = self.now();
+        let keys: Vec<Key> = self.subjects.keys().copied().collect();
+        for key in keys {
+            let Some(trace) = &self.trace else { return };
+            let Some(subject) = self.subjects.get_mut(&key) else { continue };
+            let Some(active) = subject.active.as_mut() else { continue };
+            let Some(target) = trace.engine().target(active.slot) else { continue };
+            let in_windows = matches!(active.controller.step(), Step::Windows { .. });
+            if !in_windows {
+                match trace.engine().look(target, None) {
+                    Ok(look) => active.learn(now, &look.sites, None, least_slope),
+                    Err(error) => {
+                        tracing::warn!("looking at process {}: {error}", key.0);
+                        continue;
+                    }
+                }
+            }
+            name_growers(active, trace);
+            let growing = !active.growers.is_empty();
+            let names = active.evidence().map(|evidence| evidence.sites);
+            let place = names.and_then(|sites| sites.into_iter().next());
+            let known = subject.standing.as_ref().and_then(|event| event.evidence.as_ref());
+            let news = subject.verdict != Verdict::Growing || known.is_none();
+            if let Some(site) = place.filter(|_| growing && news) {
+                subject.verdict = Verdict::Growing;
+                let message = format!(
+                    "{} (pid {}) holds more and more memory: {}/min from {}",
+                    subject.identity.comm,
+                    key.0,
+                    crate::terminal::bytes((site.bytes_per_second * 60.0) as u64),
+                    site.place
+                );
+                self.announce(key, EventKind::Verdict, message);
+            }
+        }
+    }
+}
+
+/// The minimum age of blocks in a report: windows are shorter.
+pub(super) fn age_for(active: &Active, min_age: Duration) -> Duration {
+    match active.controller.step() {
+        Step::Windows { .. } => Duration::ZERO,
+        _ => min_age.min(active.began.elapsed() / 3),
+    }
+}
+
+/// Looks up the places of call sites that grow.
+fn name_growers(active: &mut Active, trace: &Trace) {
+    let Some(target) = trace.engine().target(active.slot) else { return };
+    active.places.retain(|site, _| active.growers.iter().any(|grower| grower.site == *site));
+    for grower in &active.growers {
+        if active.places.get(&grower.site).is_some_and(|place| !place.starts_with("0x")) {
+            continue;
+        }
+        let Some(stack) = target.stack(grower.site) else { continue };
+        let addresses: Vec<CodeAddress> =
+            stack.frames.iter().map(|frame| target.code_address(*frame)).collect();
+        let frames = trace.symbolizer().resolve(&addresses, PLACE_WAIT);
+        active.places.insert(grower.site, place(frames.concat()));
+    }
+}
+
+/// The frame to look at first: the innermost that does not only work on behalf
+/// of its caller.
+fn place(frames: Vec<Frame>) -> String {
+    let frames: Vec<model::Frame> = frames.into_iter().map(report::build::model_frame).collect();
+    let named = || frames.iter().filter(|frame| frame.function.is_some());
+    let own = named().find(|frame| !report::text::is_library(frame)).or_else(|| named().next());
+    let Some(frame) = own else {
+        return frames.first().map_or_else(String::new, |frame| frame.address.clone());
+    };
+    let function = frame.function.as_deref().unwrap_or_default();
+    match (&frame.file, frame.line, &frame.module) {
+        (Some(file), Some(line), _) => format!("{function} {file}:{line}"),
+        (_, _, Some(module)) => format!("{function} in {module}"),
+        _ => function.to_owned(),
+    }
+}
+
+/// One look at some targets, for the report.
+pub(super) fn snapshot(
+    targets: Vec<report::input::TargetSnapshot>,
+    started: SystemTime,
+) -> Snapshot {
+    Snapshot {
+        started,
+        ended: SystemTime::now(),
+        host: preflight::host(),
+        kernel: preflight::release(),
+        targets,
+    }
+}
+
+/// CPUs that are online.
+pub(super) fn cpus() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64)
+}
