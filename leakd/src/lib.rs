@@ -22,6 +22,7 @@ pub mod report;
 pub mod server;
 pub mod symbol;
 pub mod terminal;
+pub mod top;
 pub mod trace;
 pub mod unwind;
 pub mod watch;

@@ -396,7 +396,7 @@ fn name_growers(active: &mut Active, trace: &Trace) {
         }
         let Some(stack) = target.stack(grower.site) else { continue };
         let addresses: Vec<CodeAddress> =
-            stack.frames.iter().map(|frame| target.code_address(*frame)).collect();
+            stack.addresses().map(|(address, how)| target.code_address(address, how)).collect();
         let frames = trace.symbolizer().resolve(&addresses, PLACE_WAIT);
         active.places.insert(grower.site, place(frames.concat()));
     }
