@@ -46,6 +46,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Write man pages and completions from the definition of the command line
+    Generate,
+    /// Make a Debian package
+    Package {
+        /// Of programs that are not optimized: quicker, to try the package itself
+        #[arg(long)]
+        debug: bool,
+    },
     /// Check format, warnings, dependencies and file sizes
     Lint,
     /// All that continuous integration runs: lint, then test
@@ -59,6 +67,8 @@ fn main() -> ExitCode {
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
         Command::Bench { arguments } => command::bench::run(&arguments),
+        Command::Generate => command::generate::run(),
+        Command::Package { debug } => command::package::run(!debug),
         Command::Lint => command::lint::run(),
         Command::Ci => command::lint::run().and_then(|()| command::test::run(&[])),
     };

@@ -150,7 +150,11 @@ pub fn processes(
 fn growth(process: &ProcessView) -> f64 {
     let sure = matches!(process.verdict, Verdict::Growing | Verdict::Leak) && process.running;
     let slope = process.growth.bytes_per_second;
-    if sure { slope.max(0.0) * 1e12 + 1.0 } else { slope }
+    match slope {
+        _ if !slope.is_finite() => f64::NEG_INFINITY,
+        _ if sure => slope.max(0.0) * 1e12 + 1.0,
+        _ => slope,
+    }
 }
 
 /// The call sites to show, in order.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::list::List;
 use super::message::{Message, Order, Wants};
-use super::rows::{self, Filter, SITE_ORDERS, SiteOrder};
+use super::rows::{self, Filter, SiteOrder};
 use crate::protocol::{ProcessView, Sort, Status};
 use crate::report::model::{Site, Target};
 
@@ -234,11 +234,6 @@ impl State {
     pub fn arrange_frames(&mut self) {
         let frames = self.site.as_ref().map_or(0, |site| site.stack.len());
         self.frame_list.set((0..frames as u32).collect(), |entry| entry);
-    }
-
-    /// The name of the order of call sites.
-    pub fn site_order_name(&self) -> &'static str {
-        SITE_ORDERS.iter().find(|order| order.0 == self.site_order).map_or("", |order| order.1)
     }
 
     /// Another size of the screen.

@@ -13,7 +13,7 @@ use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test: servers, allocators, C
 /// libraries and compilers.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "binutils",
     "g++",
     "gcc",
@@ -28,6 +28,7 @@ const PACKAGES: [&str; 15] = [
     "python3",
     "redis-server",
     "redis-tools",
+    "tmux",
     "wrk",
 ];
 

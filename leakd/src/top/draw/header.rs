@@ -8,7 +8,7 @@ use super::table::put;
 use super::theme::Theme;
 use crate::protocol::{ProcessView, Status};
 use crate::terminal::{Role, bytes, columns, count, duration, percent, safe};
-use crate::top::rows::{PROCESS_ORDERS, cost, held};
+use crate::top::rows::{cost, held};
 use crate::top::state::{Page, State};
 
 /// After so long without an answer, the figures are old.
@@ -21,7 +21,10 @@ pub fn draw(state: &State, theme: Theme, buffer: &mut Buffer) {
     put(buffer, (0, 0), room.saturating_sub(1), false, &title(state), theme.style(Role::Heading));
     put(buffer, (room, 0), width - room, false, &alarm, theme.style(role));
     let (text, role) = governor(state, theme);
-    put(buffer, (0, 1), width, false, &text, theme.style(role));
+    let (lost, alarming) = lost_text(state);
+    let room = width.saturating_sub(columns(&lost) as u16);
+    put(buffer, (0, 1), room.saturating_sub(1), false, &text, theme.style(role));
+    put(buffer, (room, 1), width - room, false, &lost, theme.style(alarming));
 }
 
 /// What stands at the right of the first line.
@@ -40,20 +43,12 @@ fn alarm(state: &State) -> (String, Role) {
     match age {
         None => ("asking ...".to_owned(), Role::Dim),
         Some(age) if age > OLD => (format!("{} old", seconds(age)), Role::Warning),
-        Some(_) => match state.page {
-            Page::Processes => (format!("by {}", order_name(state)), Role::Dim),
-            Page::Sites => (format!("by {}", state.site_order_name()), Role::Dim),
-            Page::Stack => (String::new(), Role::Dim),
-        },
+        Some(_) => (String::new(), Role::Dim),
     }
 }
 
 fn seconds(age: Duration) -> String {
     duration(age.as_secs() * 1_000_000_000)
-}
-
-fn order_name(state: &State) -> &'static str {
-    PROCESS_ORDERS.iter().find(|order| order.0 == state.sort).map_or("", |order| order.1)
 }
 
 fn title(state: &State) -> String {
@@ -104,7 +99,7 @@ fn target(state: &State) -> String {
     let Some(Ok(target)) = &state.target else { return who };
     let tilde = if target.outstanding.estimated { "~" } else { "" };
     format!(
-        "{who} holds {tilde}{} in {tilde}{} blocks, {} of {} call sites, {}",
+        "{who}: {tilde}{} in {tilde}{} blocks, {} of {} sites, {}",
         bytes(target.outstanding.bytes),
         count(target.outstanding.blocks),
         state.site_list.len(),
@@ -119,8 +114,7 @@ fn site(state: &State) -> String {
     format!("{who}, call site {}", safe(&site.id))
 }
 
-/// The governor's state and what was lost: of the machine, or of the process
-/// whose page it is.
+/// The governor's state: of the machine, or of the process whose page it is.
 fn governor(state: &State, theme: Theme) -> (String, Role) {
     if let Some(error) = &state.lost {
         return (safe(error).into_owned(), Role::Leak);
@@ -129,20 +123,28 @@ fn governor(state: &State, theme: Theme) -> (String, Role) {
     if let Some(error) = &status.tracing.error {
         return (format!("CANNOT TRACE: {}", safe(error)), Role::Leak);
     }
-    let own = state.owner().filter(|_| state.page != Page::Processes);
-    let (text, lost) = match own {
-        Some(process) => (of_process(process, theme), lost(process)),
-        None => (of_machine(status, theme), status.tracing.lost),
-    };
+    (own(state).map_or_else(|| of_machine(status, theme), |one| of_process(one, theme)), Role::Dim)
+}
+
+/// The process whose page it is.
+fn own(state: &State) -> Option<&ProcessView> {
+    state.owner().filter(|_| state.page != Page::Processes)
+}
+
+/// Allocations that were lost: always there, at the right.
+fn lost_text(state: &State) -> (String, Role) {
+    let Some(status) = &state.status else { return (String::new(), Role::Dim) };
+    let of_process = |one: &ProcessView| one.trace.as_ref().map_or(0, |trace| trace.lost);
+    let lost = own(state).map_or(status.tracing.lost, of_process);
     let role = if lost > 0 { Role::Warning } else { Role::Dim };
-    (format!("{text}{}lost {}", theme.dot(), count(lost)), role)
+    (format!("lost {}", count(lost)), role)
 }
 
 fn of_machine(status: &Status, theme: Theme) -> String {
     let governor = &status.governor;
     let dot = theme.dot();
     format!(
-        "governor: costs {} of {}, {} a target{dot}{} steps down, {} up",
+        "governor: all costs {} of {}, each at most {}{dot}steps: {} down, {} up",
         percent(governor.cost_machine_percent / 100.0),
         whole(governor.budget_machine_percent),
         whole(governor.budget_target_percent),
@@ -157,7 +159,7 @@ fn of_process(process: &ProcessView, theme: Theme) -> String {
     let governor = &trace.governor;
     match cost(process) {
         Some(cost) => format!(
-            "governor: {}{dot}costs {} of {}{dot}{} traps/s{dot}{}",
+            "governor: {}{dot}{} of {}{dot}{} traps/s{dot}{}",
             safe(&governor.step),
             percent(cost / 100.0),
             whole(governor.budget_percent),
@@ -174,15 +176,11 @@ pub fn sampling(process: &ProcessView) -> String {
     let governor = &trace.governor;
     match governor.sample_bytes {
         _ if governor.open_percent < 99.95 => {
-            format!("probes in {} of the time", percent(governor.open_percent / 100.0))
+            format!("open {} of the time", percent(governor.open_percent / 100.0))
         }
         0 => "every block".to_owned(),
         sample => format!("a sample each {}", bytes(sample)),
     }
-}
-
-fn lost(process: &ProcessView) -> u64 {
-    process.trace.as_ref().map_or(0, |trace| trace.lost)
 }
 
 /// A percentage as it was set: `5 %`, `2.5 %`.

@@ -72,7 +72,7 @@ fn absurd_sizes() {
         for height in [0, 1, 2, 5, 6, 7, 17, 18, 300] {
             let mut state = with_sites((width, height));
             for _ in 0..2 {
-                assert_eq!(screen(&state).lines().count().max(1), usize::from(height.max(1)));
+                assert_eq!(screen(&state).split('\n').count(), usize::from(height.max(1)));
                 press(&mut state, &[KeyCode::End, KeyCode::Enter]);
             }
             letters(&mut state, "?");
@@ -129,7 +129,10 @@ fn governor_is_always_there() {
     for _ in 0..3 {
         let text = screen(&state);
         let line = text.lines().nth(1).unwrap_or_default();
-        assert!(line.starts_with("governor:") && line.contains("lost "), "{text}");
+        assert!(
+            line.starts_with("governor:") && line.ends_with("lost 2") || line.ends_with("lost 3"),
+            "{text}"
+        );
         press(&mut state, &[KeyCode::Enter]);
     }
     press(&mut state, &[KeyCode::Esc, KeyCode::Esc]);
