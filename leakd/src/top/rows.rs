@@ -75,11 +75,10 @@ impl Filter {
         let (text, wanted) = (text.as_bytes(), self.0.as_bytes());
         let Some(first) = wanted.first() else { return true };
         let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
-        text.len() >= wanted.len()
-            && (0..=text.len() - wanted.len()).any(|at| {
-                (text[at] == lower || text[at] == upper)
-                    && text[at..at + wanted.len()].eq_ignore_ascii_case(wanted)
-            })
+        // Ten thousand stacks are looked through upon each key.
+        memchr::memchr2_iter(lower, upper, text).any(|at| {
+            text.get(at..at + wanted.len()).is_some_and(|found| found.eq_ignore_ascii_case(wanted))
+        })
     }
 
     fn fits_process(&self, process: &ProcessView) -> bool {
