@@ -66,6 +66,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand run" -s h -l help -d 'Pr
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -l socket -d 'The daemon\'s socket' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -l no-daemon -d 'Watch and trace from here, as root; what is traced ends with it'
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c leakctl -n "__fish_leakctl_using_subcommand doctor" -l for -d 'For how long, e.g. 2s, 1m' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand doctor" -l json -d 'Write one JSON document instead of text'
 complete -c leakctl -n "__fish_leakctl_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c leakctl -n "__fish_leakctl_using_subcommand status" -l socket -d 'The daemon\'s socket' -r -F
