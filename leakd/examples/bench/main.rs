@@ -14,8 +14,10 @@ mod leakctl;
 mod machine;
 mod pairs;
 mod peer;
+mod postgres;
 mod programs;
 mod statistics;
+mod tables;
 mod target;
 mod traps;
 
@@ -64,10 +66,13 @@ enum Part {
     Attach,
     /// A million outstanding blocks.
     Blocks,
+    /// The unwind tables of a running postgres.
+    Tables,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Traps, Self::Pairs, Self::Programs, Self::Attach, Self::Blocks];
+    const ALL: [Self; 6] =
+        [Self::Traps, Self::Pairs, Self::Programs, Self::Attach, Self::Blocks, Self::Tables];
 
     const fn title(self) -> &'static str {
         match self {
@@ -76,6 +81,7 @@ impl Part {
             Self::Programs => "of a pair, in leakd's programs",
             Self::Attach => "a busy redis-server",
             Self::Blocks => "a million outstanding blocks",
+            Self::Tables => "unwind tables of a postgres",
         }
     }
 }
@@ -123,6 +129,7 @@ fn measure(part: Part, arguments: &Arguments) -> Result<Vec<Figure>> {
         Part::Programs => programs::run(&program, &mut engine, rounds),
         Part::Attach => attach::run(&mut engine, rounds),
         Part::Blocks => blocks::run(&program, &mut engine, rounds),
+        Part::Tables => tables::run(rounds),
     }
 }
 
