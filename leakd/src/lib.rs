@@ -23,6 +23,7 @@ pub mod server;
 pub mod symbol;
 pub mod terminal;
 mod thread_time;
+pub mod top;
 pub mod trace;
 pub mod unwind;
 pub mod watch;

@@ -64,6 +64,14 @@ enum Command {
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Write man pages and completions from the definition of the command line
+    Generate,
+    /// Make a Debian package
+    Package {
+        /// Of programs that are not optimized: quicker, to try the package itself
+        #[arg(long)]
+        debug: bool,
+    },
     /// Check format, warnings, dependencies and file sizes
     Lint,
     /// All that continuous integration runs: lint, test, vm
@@ -83,6 +91,8 @@ fn main() -> ExitCode {
         Command::Vm { kernels, timeout, command } => {
             return finish(vm::run(&kernels, &command, Duration::from_secs(timeout)));
         }
+        Command::Generate => command::generate::run(),
+        Command::Package { debug } => command::package::run(!debug),
         Command::Lint => command::lint::run(),
         Command::Ci => {
             let checked = command::lint::run().and_then(|()| command::test::run(&[]));

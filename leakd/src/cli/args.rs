@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::daemon_args::{
     DaemonArguments, DetachArguments, ReportArguments, SetArguments, StatusArguments,
-    TargetsArguments, WatchArguments,
+    TargetsArguments, TopArguments, WatchArguments,
 };
 use crate::allocator::CustomFunction;
 use crate::duration;
@@ -51,6 +51,14 @@ pub enum Command {
         leakctl run --error-exitcode 99 -- make test\n  \
         leakctl run --json --output report.json -- ./server")]
     Run(RunArguments),
+    /// Show all processes and what they hold, live, on the whole terminal.
+    ///
+    /// Enter goes to the call sites of a process, Enter again to the stack with
+    /// file and line; `?` shows all keys.
+    #[command(after_help = "Examples:\n  \
+        leakctl top\n  \
+        sudo leakctl top --no-daemon")]
+    Top(TopArguments),
     /// Say what this kernel and machine can do, and try it on a child process.
     Doctor(DoctorArguments),
     /// Say what the daemon does and what it costs.

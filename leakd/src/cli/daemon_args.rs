@@ -17,6 +17,17 @@ pub struct DaemonArguments {
     pub socket: PathBuf,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArguments {
+    /// Watch and trace from here, as root; what is traced ends with it.
+    #[arg(long)]
+    pub no_daemon: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub daemon: DaemonArguments,
+}
+
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {

@@ -12,7 +12,9 @@ mod progress;
 mod run;
 mod show;
 mod through_daemon;
+mod top;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -40,7 +42,10 @@ pub fn main() -> ExitCode {
         return ExitCode::from(canary::child::run() as u8);
     }
     let arguments = Arguments::parse();
-    set_up_log();
+    // A warning in the middle of a screen helps nobody.
+    if !matches!(arguments.command, Command::Top(_)) || !std::io::stderr().is_terminal() {
+        set_up_log();
+    }
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime,
@@ -51,6 +56,7 @@ pub fn main() -> ExitCode {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
+            Command::Top(arguments) => top::top(arguments).await,
             Command::Status(arguments) => ask::status(&arguments),
             Command::Targets(arguments) => ask::targets(&arguments),
             Command::Report(arguments) => ask::report(&arguments),

@@ -12,12 +12,16 @@ use crate::config::LogLevel;
 
 /// Changes how much is said.
 #[derive(Clone, Debug)]
-pub struct LogSwitch(Handle<Targets, Registry>);
+pub struct LogSwitch(Option<Handle<Targets, Registry>>);
 
 impl LogSwitch {
+    /// Of a log that is somebody else's.
+    pub const NONE: Self = Self(None);
+
     /// Says so much from now on.
     pub fn set(&self, level: LogLevel) {
-        if let Err(error) = self.0.reload(filter(level)) {
+        let Some(switch) = &self.0 else { return };
+        if let Err(error) = switch.reload(filter(level)) {
             eprintln!("leakd: the log level cannot be changed: {error}");
         }
     }
@@ -37,7 +41,7 @@ pub fn set_up(level: LogLevel) -> LogSwitch {
             .boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
-    LogSwitch(switch)
+    LogSwitch(Some(switch))
 }
 
 /// Whether standard error is the stream that systemd connects to the journal

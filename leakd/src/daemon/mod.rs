@@ -10,6 +10,7 @@
 //! | [`evidence`] | call sites that hold more and more |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
+//! | [`inside`] | the same core within another program, without a socket |
 //! | [`memory`] | its own |
 
 mod active;
@@ -18,6 +19,7 @@ mod args;
 mod core;
 mod decide;
 mod evidence;
+mod inside;
 mod log;
 mod memory;
 mod notify;
@@ -34,6 +36,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use self::core::{Command, Handle};
 pub use args::Arguments;
+pub use inside::start_inside;
 
 use self::core::{Core, Start};
 use crate::canary::child;

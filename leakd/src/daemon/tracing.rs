@@ -381,7 +381,7 @@ impl Core {
                     subject.identity.comm,
                     key.0,
                     crate::terminal::bytes((site.bytes_per_second * 60.0) as u64),
-                    site.place
+                    if site.place.is_empty() { &site.id } else { &site.place }
                 );
                 self.announce(key, EventKind::Verdict, message);
             }
@@ -402,7 +402,8 @@ fn name_growers(active: &mut Active, trace: &Trace) {
     let Some(target) = trace.engine().target(active.slot) else { return };
     active.places.retain(|site, _| active.growers.iter().any(|grower| grower.site == *site));
     for grower in &active.growers {
-        if active.places.get(&grower.site).is_some_and(|place| !place.starts_with("0x")) {
+        let known = active.places.get(&grower.site);
+        if known.is_some_and(|place| !place.is_empty() && !place.starts_with("0x")) {
             continue;
         }
         let addresses: Vec<CodeAddress> = target.code_addresses(grower.site).collect();

@@ -12,7 +12,7 @@ mod table;
 mod wrap;
 
 pub(super) use coverage::push_warnings;
-pub(crate) use name::is_library;
+pub(crate) use name::{culprit, is_library, shorten};
 pub(crate) use stack::{base_name, brief};
 pub(super) use wrap::Page;
 

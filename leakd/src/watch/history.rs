@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-/// The newest values are kept as they are: five minutes, at one in 5 s.
-const RECENT: usize = 60;
+/// The newest values are kept as they are: five minutes of them.
+const RECENT: usize = 66;
 /// Seconds between two of them, if they come more often.
 const SPACING: f64 = 4.5;
 /// Spans in seconds, and how many of them are kept: two hours, two days.

@@ -12,9 +12,9 @@ use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test (servers, interpreters,
-/// allocators, C libraries and compilers) and gdb, which stacks are compared
-/// with.
-const PACKAGES: [&str; 20] = [
+/// allocators, C libraries and compilers), gdb, which stacks are compared with,
+/// and tmux, in which leakctl's screens are looked at.
+const PACKAGES: [&str; 21] = [
     "binutils",
     "g++",
     "gcc",
@@ -34,6 +34,7 @@ const PACKAGES: [&str; 20] = [
     "redis-server",
     "redis-tools",
     "sqlite3",
+    "tmux",
     "wrk",
 ];
 

@@ -180,7 +180,7 @@ fn extreme_numbers() {
     other.key = 2;
     let mut target = target(Vec::new());
     target.sites = vec![site, other];
-    target.duration_ns = 0;
+    (target.duration_ns, target.filling_ns) = (0, 0);
     target.counters.counts = [u64::MAX; leakd_common::target::COUNTERS];
     let report = report(target);
     assert_eq!(report.targets[0].sites[0].outstanding_bytes, u64::MAX);

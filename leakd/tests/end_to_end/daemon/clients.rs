@@ -137,7 +137,8 @@ fn leakctl_asks_the_daemon() {
 
     let mut evil = Process::start({
         let mut command = Command::new("sh");
-        command.args(["-c", "printf '\\033]0;x\\007' > /proc/$$/comm; echo ready $$; read x"]);
+        command
+            .args(["-c", "printf '\\033]0;x\\007' > /proc/$$/comm; echo ready $$; read x; exit 0"]);
         command
     });
     let pid = evil.wait_ready();
