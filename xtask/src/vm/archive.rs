@@ -181,6 +181,20 @@ impl Archive {
     }
 }
 
+/// Removes what runs left that were ended by kill -9: directories named for
+/// processes that there are no more.
+pub fn clean() -> Result<()> {
+    for entry in fs::read_dir(cache()?).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("run-").or_else(|| name.strip_prefix("download-"));
+        let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            drop(Temporary(entry.path()));
+        }
+    }
+    Ok(())
+}
+
 /// A directory that goes when this is dropped.
 #[derive(Debug)]
 pub struct Temporary(pub PathBuf);

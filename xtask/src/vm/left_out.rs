@@ -40,7 +40,12 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 15] = [
+pub const LEFT_OUT: [LeftOut; 16] = [
+    LeftOut {
+        kernels: &["6.1", "6.12"],
+        test: "left::by_exception",
+        reason: "no sessions before 6.13: an operator new that throws is aborted (see README)",
+    },
     too_long("bottom::cc1plus"),
     too_long("bottom::postgres"),
     too_long("bottom::python"),

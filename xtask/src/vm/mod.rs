@@ -48,6 +48,7 @@ pub fn run(names: &[String], command: &[String], limit: Duration) -> Result<u8> 
     let kernels = kernel::chosen(names)?;
     toolchain::apt::ensure(&PACKAGES, &[], "run other kernels in virtual machines")?;
     machine::require_qemu()?;
+    archive::clean()?;
     let images = kernels
         .iter()
         .map(|kernel| Ok((kernel.name, archive::ensure(*kernel)?)))
