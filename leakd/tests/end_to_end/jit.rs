@@ -57,7 +57,10 @@ fn code_made_in_a_container() {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"])
-        .arg(r#"mount -t tmpfs none /tmp && exec "$0""#)
+        .arg(
+            r#"exec 9<"$0" && mount -t tmpfs none /tmp && cat <&9 >/tmp/jit && exec 9<&- &&
+                chmod +x /tmp/jit && exec /tmp/jit"#,
+        )
         .arg(program("jit"));
     let mut process = Process::start(command);
     assert_eq!(process.line(), "ready 1", "its number in the namespace");

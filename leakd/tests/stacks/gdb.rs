@@ -54,9 +54,28 @@ fn by_gdb(program: &Path, argument: &str) -> Stacks {
     stacks
 }
 
-/// What leakd finds.
+/// Runs of the program, where rings overflow.
+const ATTEMPTS: usize = 8;
+
+/// What leakd finds, in a run of which no stack was lost to a full ring: the
+/// program makes hundreds of new stacks in a moment, and on a busy machine leakd
+/// may not be there to take them.
 fn by_leakd(program: &Path, argument: &str) -> Stacks {
-    let mut command = Command::new(program);
+    for _ in 0..ATTEMPTS {
+        let (stacks, lost) = once_by_leakd(program, argument);
+        if lost == 0 {
+            return stacks;
+        }
+        eprintln!("the stacks of {lost} calls were lost to full rings: once more");
+    }
+    panic!("stacks were lost to full rings in each of {ATTEMPTS} runs");
+}
+
+/// What leakd finds in one run, and the calls whose stacks were not announced.
+fn once_by_leakd(program: &Path, argument: &str) -> (Stacks, u64) {
+    // It gives way to leakd, where both want the processor.
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(program);
     command.args(Some(argument).filter(|argument| !argument.is_empty()));
     let mut process = Process::start_ready(command);
     let mut trace = Trace::start();
@@ -66,11 +85,10 @@ fn by_leakd(program: &Path, argument: &str) -> Stacks {
     let mappings = Mappings::of(process.pid());
     let mut stacks = Stacks::new();
     let looked = trace.allocations(slot);
-    assert_eq!(looked.unknown, 0, "every stack must have been announced");
     for seen in looked.seen {
         *stacks.entry(mappings.places(&seen.stack.frames)).or_default() += seen.count;
     }
-    stacks
+    (stacks, looked.unknown)
 }
 
 /// The calls whose stacks are equal; tells of some that are not.

@@ -130,6 +130,10 @@ fn nothing_piles_up() {
         assert_eq!(report["report"]["targets"][0]["ended"], "exited");
         counts.push(links());
     }
-    assert!(counts[4] <= counts[1], "descriptors after each trace: {counts:?}");
+    eprintln!("descriptors after each trace: {counts:?}");
+    // The last ones may be on their way out.
+    crate::support::wait_for("its descriptors to be given back", || {
+        (links() <= counts[1]).then_some(())
+    });
     daemon.end(Signal::SIGTERM);
 }
