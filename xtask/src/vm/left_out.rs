@@ -23,6 +23,12 @@ const fn too_long(test: &'static str) -> LeftOut {
     LeftOut { kernels: &[], test, reason }
 }
 
+const fn no_tracing(test: &'static str) -> LeftOut {
+    let reason =
+        "sockets, files and processes, which are the same on every kernel; run on the host";
+    LeftOut { kernels: &[], test, reason }
+}
+
 const fn by_gdb(test: &'static str) -> LeftOut {
     let reason = "gdb stops the program at each call: emulated, that takes too long";
     LeftOut { kernels: &[], test, reason }
@@ -40,7 +46,15 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 16] = [
+pub const LEFT_OUT: [LeftOut; 24] = [
+    no_tracing("daemon::clients::a_gigabyte"),
+    no_tracing("daemon::clients::leakctl_asks_the_daemon"),
+    no_tracing("daemon::clients::rubbish"),
+    no_tracing("daemon::clients::slow_and_many_clients"),
+    no_tracing("daemon::clients::strangers_are_kept_out"),
+    no_tracing("daemon::lifecycle::a_second_daemon_is_refused"),
+    no_tracing("daemon::lifecycle::sigterm_ends_cleanly"),
+    no_tracing("daemon::lifecycle::wrong_configuration"),
     LeftOut {
         kernels: &["6.1", "6.12"],
         test: "left::by_exception",
