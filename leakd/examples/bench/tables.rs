@@ -7,13 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use leakd::bpf::features::tracepoint_field;
 use leakd::bpf::object::BpfObject;
+use leakd::elf::FileIdentity;
 use leakd::process::{MappingKind, mappings, open_object};
 use leakd::unwind::cache::{DiskCache, MAX_BYTES};
 use leakd::unwind::kernel_maps::MapDescriptors;
 use leakd::unwind::store::{NoTable, StoreCounts, StoreLimits};
 use leakd::unwind::{
-    AddressSpaces, ConvertError, ExecutableMapping, FileIdentity, KernelMaps, MappingSource,
-    TableStore,
+    AddressSpaces, ConvertError, ExecutableMapping, KernelMaps, MappingSource, TableStore,
 };
 use tempfile::TempDir;
 

@@ -252,10 +252,10 @@ impl Engine {
         let code: Vec<Arc<CodeObject>> =
             target.code.current().filter_map(|code| code.object.clone()).collect();
         for object in code {
-            if object.discovery.is_empty() || target.attached.contains(&object.identity) {
+            if object.discovery.is_empty() || target.attached.contains(object.file.identity()) {
                 continue;
             }
-            target.attached.insert(object.identity);
+            target.attached.insert(*object.file.identity());
             target.probes.attach(&self.programs, &object, target.maps.slot, pid).map_err(
                 |source| EngineError::Probe {
                     pid,

@@ -15,7 +15,8 @@ use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
 use super::window::Windows;
-use crate::process::{FileIdentity, ProcessHandle, ProcessInfo};
+use crate::elf::FileIdentity;
+use crate::process::{ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
 use crate::unwind::SyncReport;
 

@@ -17,7 +17,7 @@ pub use error::ProcessError;
 pub use handle::ProcessHandle;
 pub use info::{ProcessInfo, inspect};
 pub use mapping::{ExecutableMapping, MappingKind, mappings, runs_under_valgrind};
-pub use object::{FileIdentity, open_object};
+pub use object::open_object;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 
+use crate::elf::FileIdentity;
 use crate::engine::probes::ProbedFunction;
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -101,12 +102,12 @@ fn probe(function: &ProbedFunction) -> model::Probe {
 
 /// An address, how it is looked up, and what was mapped there: a file and the
 /// offset in it.
-type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
+type Place = (u64, Lookup, Option<(FileIdentity, u64)>);
 
 fn place(address: &CodeAddress) -> Place {
     match address {
         CodeAddress::File { object, offset, address, lookup } => {
-            (*address, *lookup, Some((object.key(), *offset)))
+            (*address, *lookup, Some((*object.identity(), *offset)))
         }
         CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
         CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),

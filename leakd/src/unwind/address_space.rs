@@ -9,11 +9,12 @@ use std::time::Duration;
 use leakd_common::unwind::{Mapping, MappingKey, NO_TABLE};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::elf::FileIdentity;
+use crate::unwind::ConvertError;
 use crate::unwind::prefix::prefixes;
 use crate::unwind::store::{
     MappingPrefix, NoTable, TableKey, TableSource, TableStore, TableUse, UnwindMaps,
 };
-use crate::unwind::{ConvertError, FileIdentity};
 
 /// Prefixes that one process may take: a tenth of what all have. Usual ones
 /// take some hundreds.
@@ -52,9 +53,7 @@ pub enum MappingSource {
 impl MappingSource {
     pub(crate) fn table_source(&self) -> Option<TableSource> {
         match self {
-            Self::File { identity, file } => {
-                Some(TableSource::File(identity.clone(), Arc::clone(file)))
-            }
+            Self::File { identity, file } => Some(TableSource::File(*identity, Arc::clone(file))),
             Self::Vdso => Some(TableSource::Vdso),
             Self::Anonymous => None,
         }

@@ -14,13 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use leakd_common::unwind::{PAGE_BITS, Rule};
 
+use crate::elf::{BuildId, FileIdentity};
+use crate::unwind::Table;
 use crate::unwind::image::Segment;
 use crate::unwind::table::{MAX_PAGES, MAX_RULES, TableStats};
-use crate::unwind::{FileIdentity, Table};
 
 const MAGIC: [u8; 8] = *b"leakdtbl";
 /// To be raised whenever the format or the conversion changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 64;
 /// Where the directory usually is.
 pub const DIRECTORY: &str = "/var/cache/leakd";
@@ -222,13 +223,14 @@ fn encode(identity: &FileIdentity, table: &Table) -> Vec<u8> {
 }
 
 fn encode_identity(identity: &FileIdentity, bytes: &mut Vec<u8>) {
-    let FileIdentity { device, inode, changed, size, build_id } = identity;
+    let FileIdentity { device, inode, changed_ns, modified_ns, size, build_id } = identity;
     bytes.extend(device.to_le_bytes());
     bytes.extend(inode.to_le_bytes());
-    bytes.extend(changed.to_le_bytes());
+    bytes.extend(changed_ns.to_le_bytes());
+    bytes.extend(modified_ns.to_le_bytes());
     bytes.extend(size.to_le_bytes());
-    // 0: none; an empty build id is not kept.
-    let build_id = build_id.as_deref().unwrap_or_default();
+    // 0: none.
+    let build_id = build_id.as_ref().map_or(&[][..], BuildId::bytes);
     bytes.extend((build_id.len() as u32).to_le_bytes());
     bytes.extend(build_id);
 }
@@ -346,13 +348,14 @@ mod tests {
         assert_eq!(mode(&cache.directory), 0o700);
         assert_eq!(mode(&cache.path(&identity)), 0o600);
         for other in [
-            FileIdentity { size: identity.size + 1, ..identity.clone() },
-            FileIdentity { changed: identity.changed + 1, ..identity.clone() },
-            FileIdentity { build_id: None, ..identity.clone() },
+            FileIdentity { size: identity.size + 1, ..identity },
+            FileIdentity { changed_ns: identity.changed_ns + 1, ..identity },
+            FileIdentity { modified_ns: identity.modified_ns + 1, ..identity },
+            FileIdentity { build_id: None, ..identity },
         ] {
             assert_eq!(cache.load(&other), None);
         }
-        let newer = FileIdentity { changed: identity.changed + 1, ..identity.clone() };
+        let newer = FileIdentity { changed_ns: identity.changed_ns + 1, ..identity };
         cache.store(&newer, &table);
         assert_eq!(cache.load(&newer), Some(table));
         assert_eq!(cache.load(&identity), None);
@@ -406,7 +409,7 @@ mod tests {
         let (identity, table) = sample();
         let size = encode(&identity, &table).len() as u64;
         let (_parent, mut cache) = cache(4 * size);
-        let of = |inode| FileIdentity { inode, ..identity.clone() };
+        let of = |inode| FileIdentity { inode, ..identity };
         for inode in 0..20 {
             cache.store(&of(inode), &table);
             let files = cache.files().unwrap();

@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use leakd_common::unwind::{Cell, Mapping, MappingKey, Rule, TABLES, TableGeometry};
 use thiserror::Error;
 
+use crate::elf::FileIdentity;
 use crate::unwind::cache::DiskCache;
 use crate::unwind::image::{self, Segment};
 use crate::unwind::rule_numbers::RuleNumbers;
 use crate::unwind::table::TableStats;
-use crate::unwind::{ConvertError, FileIdentity, Limits, Table, convert, vdso};
+use crate::unwind::{ConvertError, Limits, Table, convert, vdso};
 
 /// A prefix of the mapping trie, laid out as the kernel reads it.
 #[repr(C)]
@@ -109,7 +110,7 @@ impl TableSource {
     /// The key of this source.
     pub fn key(&self) -> TableKey {
         match self {
-            Self::File(identity, _) => TableKey::File(identity.clone()),
+            Self::File(identity, _) => TableKey::File(*identity),
             Self::Vdso => TableKey::Vdso,
         }
     }
@@ -416,7 +417,7 @@ impl<M: UnwindMaps> TableStore<M> {
                         if let (TableSource::File(identity, _), true) =
                             (source, self.cache.is_some())
                         {
-                            self.unsaved.push((identity.clone(), table));
+                            self.unsaved.push((*identity, table));
                         }
                     }
                 }
@@ -576,7 +577,10 @@ fn make_one<'a>(
             }
             // The identity was taken when the mapping was looked at.
             match file.metadata() {
-                Ok(now) if FileIdentity::stamp(&now).same_stamp(identity) => {
+                Ok(now)
+                    if FileIdentity::without_build_id(&now)
+                        == FileIdentity { build_id: None, ..*identity } =>
+                {
                     convert(file, limits.file)
                 }
                 Ok(_) => Err(ConvertError::Changed),

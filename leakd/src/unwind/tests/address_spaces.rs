@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::kernel::{Kernel, kernel};
+use crate::elf::{BuildId, FileIdentity};
 use crate::unwind::cache::DiskCache;
 use crate::unwind::convert::convert_bytes;
 use crate::unwind::store::{NoTable, StoreLimits, TableSource, TableStore};
 use crate::unwind::{
-    AddressSpaces, ConvertError, ExecutableMapping, FileIdentity, KernelMaps, Limits, MappingSource,
+    AddressSpaces, ConvertError, ExecutableMapping, KernelMaps, Limits, MappingSource,
 };
 
 fn spaces(limits: StoreLimits) -> (AddressSpaces<KernelMaps>, Kernel) {
@@ -285,9 +286,9 @@ fn numbers_come_back() {
     let MappingSource::File { identity, file } = copy(&directory, "file") else { panic!() };
     let source = |name: usize| {
         // As if each were a file of its own.
-        let (identity, file) = (identity.clone(), Arc::clone(&file));
+        let file = Arc::clone(&file);
         TableSource::File(
-            FileIdentity { build_id: Some(name.to_ne_bytes().to_vec()), ..identity },
+            FileIdentity { build_id: BuildId::new(&name.to_ne_bytes()), ..identity },
             file,
         )
     };

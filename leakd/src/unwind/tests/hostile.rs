@@ -243,9 +243,9 @@ fn circular_cie_pointers() {
 fn changed_meanwhile() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(loader()).unwrap();
-    let before = crate::unwind::FileIdentity::of(file.as_file()).unwrap();
+    let before = crate::elf::FileIdentity::of(file.as_file()).unwrap();
     assert!(convert(file.as_file(), LIMITS).is_ok());
-    assert_eq!(crate::unwind::FileIdentity::of(file.as_file()).unwrap(), before);
+    assert_eq!(crate::elf::FileIdentity::of(file.as_file()).unwrap(), before);
     file.write_all(b"more").unwrap();
-    assert_ne!(crate::unwind::FileIdentity::of(file.as_file()).unwrap(), before);
+    assert_ne!(crate::elf::FileIdentity::of(file.as_file()).unwrap(), before);
 }
