@@ -139,6 +139,7 @@ impl TraceArguments {
             sample_bytes: self.sample_bytes,
             quota: self.max_blocks,
             method_limit: method_limit(),
+            ..Settings::default()
         }
     }
 }

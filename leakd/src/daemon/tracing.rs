@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const NAMES_WAIT: Duration = Duration::from_secs(20);
 /// The same, for the place of a call site that grows.
 const PLACE_WAIT: Duration = Duration::from_millis(200);
+/// What an attach waits for unwind tables: nothing else goes on meanwhile.
+const TABLES_WAIT: Duration = Duration::from_millis(100);
 /// Weight of the last control period in leakd's own cost: some 30 seconds.
 const OWN_WEIGHT: f64 = 0.03;
 /// Call sites that are kept of a trace that has ended.
@@ -87,6 +89,7 @@ impl Core {
         if self.trace.is_none() {
             let settings = Settings {
                 quota: self.config.trace.max_blocks.get() as u32,
+                tables_wait: TABLES_WAIT,
                 ..Settings::default()
             };
             let engine = Engine::start(settings)

@@ -37,10 +37,11 @@ pub mod window;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
@@ -66,11 +67,20 @@ pub struct Settings {
     pub quota: u32,
     /// Do without the probe methods better than this (for tests).
     pub method_limit: Option<ProbeMethod>,
+    /// How long an attach waits for unwind tables that have to be made. Stacks
+    /// through files whose tables come later end there until then.
+    pub tables_wait: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { custom: Vec::new(), sample_bytes: 0, quota: DEFAULT_BLOCKS, method_limit: None }
+        Self {
+            custom: Vec::new(),
+            sample_bytes: 0,
+            quota: DEFAULT_BLOCKS,
+            method_limit: None,
+            tables_wait: Duration::from_secs(2),
+        }
     }
 }
 
@@ -157,6 +167,8 @@ pub struct Engine {
     drained_ns: u64,
     /// When it is drained.
     drain: Interval,
+    /// Told when unwind tables have been made.
+    made: Arc<Notify>,
     objects: CodeObjects,
     settings: Settings,
     page_faults: Option<OwnedFd>,
@@ -175,6 +187,7 @@ impl Engine {
             targets: BTreeMap::new(),
             programs,
             ledger,
+            made: stacks.made(),
             stacks,
             rings,
             announcements,

@@ -18,7 +18,8 @@ use super::window::Windows;
 use crate::elf::FileIdentity;
 use crate::process::{ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
-use crate::unwind::SyncReport;
+use crate::unwind::address_space::WithoutTable;
+use crate::unwind::source::NoTable;
 
 /// From when on a target's allocations are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,9 +227,13 @@ impl Target {
         }
     }
 
-    /// Takes over for which files there is no table.
-    pub(super) fn note_without_table(&mut self, report: &SyncReport) {
-        for (begin, why) in &report.without_table {
+    /// Takes over for which files there is no table now. Those that have gone
+    /// are remembered, for the stacks that end there; those whose table has come
+    /// are not.
+    pub(super) fn note_without_table(&mut self, without: &[WithoutTable]) {
+        let passing = NoTable::BeingMade.to_string();
+        self.without_table.retain(|_, why| *why != passing);
+        for WithoutTable { begin, why, .. } in without {
             let code = self.code.at(*begin, Lookup::Instruction, u64::MAX);
             let object = code.and_then(|code| code.object.as_ref());
             let path = object.map(|object| object.file.path().display().to_string());

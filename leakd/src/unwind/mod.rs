@@ -4,7 +4,9 @@
 //! ```text
 //! file -> image -> entries -> rule -> table     convert: one file, hostile
 //!                                       |
-//!            cache (on disk) <-> store: numbers, rules, memory, who uses what
+//!            cache (on disk) <-> maker: threads, who is next
+//!                                       |
+//!                                     store: numbers, rules, memory, who uses what
 //!                                       |
 //!   address_space: a process's mappings -> kernel_maps: bpf(2)
 //! ```
@@ -23,9 +25,11 @@ pub mod error;
 pub mod image;
 pub mod kernel_maps;
 pub mod limits;
+mod maker;
 pub mod prefix;
 mod rule;
 mod rule_numbers;
+pub mod source;
 pub mod store;
 pub mod table;
 pub mod vdso;
