@@ -21,7 +21,9 @@ use crate::engine::Settings;
     version,
     about,
     after_help = "Exit status: 0 nothing found, 1 leaks found, 2 trouble.\n\
-                  Needs root. Nothing is left behind, however it ends."
+                  Needs root. Nothing is left behind, however it ends.\n\
+                  LEAKD_LOG=debug has it say what it does; LEAKD_LOG=leakd::bpf=debug,\n\
+                  what its programs in the kernel do."
 )]
 pub struct Arguments {
     /// What to do.
