@@ -106,6 +106,7 @@ pub struct TraceArguments {
     pub sample_bytes: u64,
     /// An allocating function of your own, such as
     /// `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`.
+    /// No exception may leave it: under a return probe it ends the program.
     #[arg(long, value_name = "SPEC", value_parser = CustomFunction::parse_allocate)]
     pub alloc: Vec<CustomFunction>,
     /// The function that frees its blocks, such as `pool_put:ptr=1`.
