@@ -79,7 +79,7 @@ impl Default for Settings {
             sample_bytes: 0,
             quota: DEFAULT_BLOCKS,
             method_limit: None,
-            tables_wait: Duration::from_secs(2),
+            tables_wait: Duration::from_secs(10),
         }
     }
 }

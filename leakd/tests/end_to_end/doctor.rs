@@ -97,7 +97,7 @@ fn files_without_a_table() {
             }
             None => assert_eq!(found["without_table"], Value::Array(Vec::new())),
         }
-        assert_eq!(found["stacks"]["walked"], found["stacks"]["complete"], "{found:#}");
+        assert_ne!(found["stacks"]["complete"], 0, "{found:#}");
     }
     for ((process, _), _) in &mut processes {
         process.end();
