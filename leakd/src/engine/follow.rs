@@ -15,6 +15,7 @@ use super::target::{Ended, Target};
 use super::watch::Watch;
 use super::{Engine, EngineError, snapshot};
 use crate::process::{ProcessError, mappings};
+use crate::thread_time::thread_time;
 use crate::unwind::address_space::WithoutTable;
 use crate::unwind::source::NoTable;
 
@@ -22,8 +23,8 @@ use crate::unwind::source::NoTable;
 const REFRESH: Duration = Duration::from_millis(500);
 /// ... and no more often than this with one ...
 const REFRESH_AT_MOST: Duration = Duration::from_millis(20);
-/// ... nor more often than so many times what it took, for a process that makes
-/// code all the time.
+/// ... nor more often than so many times what it took of processor time, for a
+/// process that makes code all the time.
 const REFRESH_SHARE: u32 = 10;
 /// How often the kernel is asked who has mapped code.
 const DRAIN: Duration = Duration::from_millis(20);
@@ -248,8 +249,9 @@ impl Engine {
         // What has been told of by now will be seen.
         self.drain_watch();
         let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
-        let began = Instant::now();
-        target.refreshed = began;
+        // A busy machine is no reason to look less often: processor time.
+        let began = thread_time();
+        target.refreshed = Instant::now();
         target.refresh_due = false;
         let pid = target.pid();
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
@@ -258,12 +260,11 @@ impl Engine {
         // What has come and gone again has misled nobody since then.
         let mut removed_ns = looked_ns;
         let before_ns = target.code.looked_ns();
-        let mut waited = Duration::ZERO;
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
             let synced =
                 self.stacks.sync(target, at_most).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
-            (removed_ns, waited) = (synced.removed_ns, synced.waited);
+            removed_ns = synced.removed_ns;
             target.note_without_table(&synced.without_table);
             for one in synced.without_table.iter().filter(|one| one.why == NoTable::BeingMade) {
                 target.code.lacks_table(one.begin, one.end, before_ns);
@@ -276,7 +277,7 @@ impl Engine {
             target.code.inserted(inserted_ns);
         }
         target.place_stacks();
-        target.refresh_took = began.elapsed().saturating_sub(waited);
+        target.refresh_took = thread_time().saturating_sub(began);
         Ok(())
     }
 

@@ -76,7 +76,7 @@ pub struct Target {
     pub(super) started: SystemTime,
     pub(super) started_at: Instant,
     pub(super) refreshed: Instant,
-    /// How long the last look at its mappings took.
+    /// Processor time that the last look at its mappings took.
     pub(super) refresh_took: Duration,
     /// There is reason to look at its mappings again.
     pub(super) refresh_due: bool,

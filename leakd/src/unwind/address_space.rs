@@ -74,8 +74,6 @@ pub struct SyncReport {
     /// CLOCK_MONOTONIC, ns, when what was stale had been removed and nothing put
     /// in its place yet: until then, walks may have used it.
     pub removed_ns: u64,
-    /// Time that went by waiting for tables.
-    pub waited: Duration,
     /// Prefixes that the process takes now.
     pub prefixes: usize,
     /// Mappings of files that have no table, or none yet.
@@ -266,9 +264,7 @@ impl<M: UnwindMaps> AddressSpaces<M> {
         report.removed_ns = Duration::from(now).as_nanos() as u64;
 
         let sources: Vec<_> = new.iter().filter_map(|(_, source)| source.clone()).collect();
-        let begun = Instant::now();
         let mut tables = self.store.hold_all(pid, &sources, at_most).into_iter();
-        report.waited = begun.elapsed();
         let mut entries = Vec::new();
         let mut quota = self.quota(pid);
         for (mapping, source) in new {
