@@ -179,7 +179,7 @@ impl Core {
             if begun == room {
                 break;
             }
-            match self.begin(key.0, false, self.config.trace.sample_bytes.get()) {
+            match self.begin(key.0, Some(key.1), false, self.config.trace.sample_bytes.get()) {
                 Ok(_) => begun += 1,
                 Err(failure) => {
                     tracing::info!(

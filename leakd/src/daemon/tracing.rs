@@ -52,6 +52,8 @@ pub(super) fn send_canary() -> Tracing {
             method,
             bare_pair_ns = canary.bare_pair_ns,
             traced_pair_ns = canary.traced_pair_ns,
+            emulated_trap_ns = canary.emulated_trap_ns,
+            single_stepped_trap_ns = canary.single_stepped_trap_ns,
             "the canary was seen exactly"
         ),
         Ok(Tracing::Unavailable(_)) => {}
@@ -96,22 +98,32 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a process under trace.
+    /// Puts a process under trace; with a `start_time`, only the one that
+    /// started then.
     pub(super) fn begin(
         &mut self,
         pid: u32,
+        start_time: Option<u64>,
         by_hand: bool,
         sample_bytes: u64,
     ) -> Result<Key, Failure> {
         let cannot =
             |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
         // What is wrong with a pid is told before anything is started.
-        crate::process::inspect(pid).map_err(|error| match error {
+        let info = crate::process::inspect(pid).map_err(|error| match error {
             crate::process::ProcessError::NotFound(_) => {
                 failure(ErrorCode::NotFound, error.to_string())
             }
             other => cannot(&other),
         })?;
+        let another = |found: u64| start_time.is_some_and(|wanted| wanted != found);
+        let reused = || {
+            let message = format!("the process that had the pid {pid} has ended: it is another's");
+            failure(ErrorCode::NotFound, message)
+        };
+        if another(info.start_time) {
+            return Err(reused());
+        }
         self.start_engine()?;
         let now = self.now();
         let Tracing::Available { canary, .. } = &self.tracing else {
@@ -128,12 +140,17 @@ impl Core {
         let Some(target) = trace.engine().target(slot) else {
             return Err(failure(ErrorCode::Internal, "no target"));
         };
-        let start_time = target.info().start_time;
-        let key = (pid, start_time);
+        let found = target.info().start_time;
+        if another(found) {
+            // Since it was looked at above.
+            trace.engine_mut().detach(slot);
+            return Err(reused());
+        }
+        let key = (pid, found);
         let active = Active::new(target, prices, now, by_hand);
         let known = self.lock().process(pid).map(|process| Arc::clone(&process.identity));
         let identity = known
-            .filter(|known| known.start_time == start_time)
+            .filter(|known| known.start_time == found)
             .or_else(|| read::identify(pid, "", 0).map(Arc::new));
         let Some(identity) = identity else {
             if let Some(trace) = &mut self.trace {

@@ -76,6 +76,11 @@ pub struct TracingView {
     pub bare_pair_ns: Option<f64>,
     /// The same under trace.
     pub traced_pair_ns: Option<f64>,
+    /// A trap alone, in nanoseconds, where the kernel emulates the probed
+    /// instruction ...
+    pub emulated_trap_ns: Option<f64>,
+    /// ... and where it single-steps it.
+    pub single_stepped_trap_ns: Option<f64>,
     /// Targets under trace.
     pub targets: usize,
     /// Targets that may be under trace at once.

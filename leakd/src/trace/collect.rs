@@ -70,6 +70,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         },
         duration_ns,
         filling_ns,
+        min_age_ns: look.min_age.as_nanos() as u64,
         seen_from: match target.seen_from() {
             SeenFrom::Attach => model::SeenFrom::Attach,
             SeenFrom::Start => model::SeenFrom::Start,
