@@ -53,7 +53,10 @@ pub fn run() -> i32 {
                 answer(b"done\n");
             }
             b'm' => answer_number(median(pairs)),
-            order => match [Trap::Emulated, Trap::SingleStepped].into_iter().find(|trap| trap.order() == order) {
+            order => match [Trap::Emulated, Trap::SingleStepped]
+                .into_iter()
+                .find(|trap| trap.order() == order)
+            {
                 Some(trap) => answer_number(median(|| calls(trap))),
                 None => return 2,
             },

@@ -13,6 +13,8 @@ use crate::client::{Client, ClientError};
 use crate::protocol::{Answer, Ask, Event, EventKind, ProcessView, Stage, Status, Verdict, Which};
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
+/// Figures of a status that are older than this need to be told.
+const STALE_MS: u64 = 3000;
 /// Columns of a line.
 const NAME: usize = 15;
 
@@ -121,6 +123,9 @@ fn render_status(status: &Status) -> String {
         lines.push(format!("          LAST RELOAD REFUSED: {}", safe(error)));
     }
     lines.push(format!("clients   {}", status.clients));
+    if status.age_ms > STALE_MS {
+        lines.push(format!("          BUSY: these figures are {} old", time(status.age_ms)));
+    }
     wrapped(&lines)
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::core::{Command, Core, Tracing};
+use super::core::{Core, Tracing};
+use super::handle::Command;
 use super::subject::Key;
 use super::tracing::{age_for, cpus, snapshot};
 use super::view;
@@ -60,10 +61,12 @@ impl Core {
             }
             Ask::Set(change) => self.set(&change),
         };
+        // Before the answer: who has it may ask for the status next.
+        self.publish();
         let _ = reply.send(answer);
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let watch = self.lock();
         let pass = watch.last();
         let own = watch.process(std::process::id());
@@ -130,7 +133,9 @@ impl Core {
                 error: self.config_error.clone(),
                 changed: self.changed.clone(),
             },
-            clients: self.clients.load(std::sync::atomic::Ordering::Relaxed),
+            // Told when it is asked for.
+            age_ms: 0,
+            clients: 0,
         }
     }
 

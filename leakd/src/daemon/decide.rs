@@ -66,7 +66,7 @@ impl Core {
     pub(super) fn decide(&mut self) {
         self.end_windows();
         self.update_verdicts();
-        self.begin_traces();
+        self.choose_next();
         self.forget();
     }
 
@@ -152,8 +152,9 @@ impl Core {
         }
     }
 
-    /// Traces the most promising, as far as there is room.
-    fn begin_traces(&mut self) {
+    /// Chooses the most promising, as far as there is room.
+    fn choose_next(&mut self) {
+        self.queue.clear();
         let suspects: HashSet<u32> = self.subjects.keys().map(|(pid, _)| *pid).collect();
         self.lock().detail(suspects);
         let room = (self.config.trace.max_targets.get() as usize).saturating_sub(self.active());
@@ -173,23 +174,24 @@ impl Core {
                     free.then_some(Candidate { key, promise })
                 })
                 .collect();
-        let mut begun = 0;
         // Some may turn out untraceable: they leave their room to others.
-        for key in choose(candidates, room * 4) {
-            if begun == room {
-                break;
-            }
-            match self.begin(key.0, Some(key.1), false, self.config.trace.sample_bytes.get()) {
-                Ok(_) => begun += 1,
-                Err(failure) => {
-                    tracing::info!(
-                        pid = key.0,
-                        "not traced: {}",
-                        crate::terminal::safe(&failure.message)
-                    );
-                    self.note_untraceable(key, failure.message);
-                }
-            }
+        self.queue = choose(candidates, room * 4).into();
+    }
+
+    /// Traces the next one that was chosen, if there is room still.
+    pub(super) fn begin_next(&mut self) {
+        let Some(key) = self.queue.pop_front() else { return };
+        if self.active() >= self.config.trace.max_targets.get() as usize {
+            return self.queue.clear();
+        }
+        let free = |subject: &Subject| subject.is_free(Instant::now());
+        if !self.subjects.get(&key).is_none_or(free) {
+            return; // A client was faster.
+        }
+        let sample_bytes = self.config.trace.sample_bytes.get();
+        if let Err(failure) = self.begin(key.0, Some(key.1), false, sample_bytes) {
+            tracing::info!(pid = key.0, "not traced: {}", crate::terminal::safe(&failure.message));
+            self.note_untraceable(key, failure.message);
         }
     }
 

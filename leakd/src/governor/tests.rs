@@ -122,10 +122,11 @@ proptest! {
     #[test]
     fn budget_holds(pairs in 1.0f64..5e6, cpu in 0.05f64..8.0, percent in 1.0f64..30.0) {
         let budget = percent / 100.0;
-        let (costs, _) = simulate(|_| Program { pairs, cpu }, budget, 1500);
+        // Windows come at irregular times: a mean takes many of them.
+        let (costs, _) = simulate(|_| Program { pairs, cpu }, budget, 60_000);
         prop_assert!(mean(&costs[300..]) <= budget * 1.05, "{}", mean(&costs[300..]));
         let over: Vec<bool> = costs.iter().map(|cost| *cost > budget).collect();
-        prop_assert!(!over.windows(2).any(|pair| pair[0] && pair[1]), "{costs:?}");
+        prop_assert!(!over.windows(2).any(|pair| pair[0] && pair[1]));
     }
 
     /// Check that the machine's budget is kept by what each is given, and

@@ -17,6 +17,9 @@ pub struct Status {
     pub started: String,
     /// How long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// How old the figures below are, in milliseconds: a second at most, or for
+    /// as long as the daemon has been at one thing.
+    pub age_ms: u64,
     /// `adaptive`, `targets`, `all` or `off`.
     pub mode: String,
     /// What it costs itself.

@@ -56,7 +56,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
     let duration_ns = target.duration().as_nanos() as u64;
     let filling_ns = match target.windows().count() {
         1 => target.duration(),
-        _ => target.windows().last_for(),
+        _ => target.windows().filling_for(),
     }
     .as_nanos() as u64;
     let snapshot = TargetSnapshot {
