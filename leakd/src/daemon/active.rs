@@ -10,7 +10,7 @@ use super::evidence::{Grower, SiteHistories};
 use super::windows::WindowHistory;
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::Target;
-use crate::governor::{Controller, Decision, Load, Prices};
+use crate::governor::{Controller, Decision, Load, Prices, Step};
 use crate::protocol::{Evidence, EvidenceSite, GovernorStep, Point, TraceView};
 use crate::report::{rank, time};
 use crate::watch::history::History;
@@ -129,6 +129,11 @@ impl Active {
         self.sum_up(now, window.totals);
         self.windows.push(window.begin_ns, window.end_ns, window.blocks);
         self.growers = self.windows.growers(window.totals, least_slope, growth);
+    }
+
+    /// Whether probes are in for a second at a time only.
+    pub fn is_in_windows(&self) -> bool {
+        matches!(self.controller.step(), Step::Windows { .. })
     }
 
     /// Whether the next window is to begin with empty tables.

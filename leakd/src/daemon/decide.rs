@@ -16,6 +16,11 @@ use crate::watch::read::Identity;
 const KEPT_FOR: Duration = Duration::from_secs(6 * 3600);
 /// ... and of so many.
 const KEPT: usize = 256;
+/// Where the governor lets probes in for a second at a time, a trace goes on for
+/// so many of these ...
+const ENOUGH_WINDOWS: u64 = 20;
+/// ... but for so many times its length at most.
+const MOST_LONGER: u32 = 10;
 
 /// Whether the configuration lets a process be traced without being asked.
 pub(super) fn is_allowed(config: &Config, identity: &Identity) -> bool {
@@ -91,7 +96,16 @@ impl Core {
                 (true, _) => continue,
                 (false, _) if unwanted => "it is not to be traced any more",
                 (false, _) if mode == Mode::Targets => continue,
-                (false, _) if active.began.elapsed() >= *config.window => "its window is over",
+                (false, _) if active.began.elapsed() >= *config.window => {
+                    // The governor's windows show a hundredth of that time.
+                    if active.is_in_windows()
+                        && active.controller.windows() < ENOUGH_WINDOWS
+                        && active.began.elapsed() < *config.window * MOST_LONGER
+                    {
+                        continue;
+                    }
+                    "its window is over"
+                }
                 _ => continue,
             };
             let by_hand = active.by_hand;
