@@ -60,8 +60,11 @@ HOLDER = r"""
 int main(int count, char **arguments)
 {
 	for (getchar(); count > 0; count = 0)
-		for (long i = 0; i < atol(arguments[1]); i++)
+		for (long i = 0; i < atol(arguments[1]); i++) {
 			*(volatile char *)malloc(64) = 1;
+			if (i % 100 == 0)
+				usleep(5000); /* or the governor would sample */
+		}
 	puts("done");
 	fflush(stdout);
 	pause();
@@ -227,6 +230,7 @@ def outstanding(machine, arguments):
     time.sleep(12)
     views = [daemon.process_view(one.pid) for one in holders]
     blocks = sum(view["trace"]["outstanding_blocks"] for view in views)
+    assert not any(view["trace"]["estimated"] for view in views), "it was sampled"
     before, began = daemon.cpu(), time.monotonic()
     time.sleep(20)
     share = (daemon.cpu() - before) / (time.monotonic() - began)
