@@ -1,6 +1,10 @@
 //! The life of targets: fork, exec, thread exit.
 //!
 //! A process's end is seen by user space through its pidfd.
+//!
+//! These programs run seldom, so they say what they do (aya-log), where user
+//! space has set a level; the verifier removes what is below it. The programs of
+//! the hot paths never say anything: they count.
 
 use crate::{allocator::THREADS, ledger::TARGETS, ring};
 use aya_ebpf::{
@@ -9,6 +13,7 @@ use aya_ebpf::{
     macros::{btf_map, tracepoint},
     programs::TracePointContext,
 };
+use aya_log_ebpf::{debug, warn};
 use leakd_common::event::{EventKind, ProcessRecord};
 
 /// The slot of each traced process, by tgid.
@@ -28,7 +33,14 @@ pub fn slot_of(tgid: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn announce(kind: EventKind, slot: u32, tgid: u32, child: u32, epoch: u32) {
+fn announce(
+    context: &TracePointContext,
+    kind: EventKind,
+    slot: u32,
+    tgid: u32,
+    child: u32,
+    epoch: u32,
+) {
     let Some(ring) = ring::current() else { return };
     // SAFETY: the helper has no preconditions.
     let time_ns = unsafe { bpf_ktime_get_ns() };
@@ -36,7 +48,9 @@ fn announce(kind: EventKind, slot: u32, tgid: u32, child: u32, epoch: u32) {
         ProcessRecord { kind: kind as u32, slot, tgid, child, epoch, reserved: 0, time_ns };
     // Rare and wanted at once: wake the reader. A full ring is found out by
     // user space all the same: it compares epochs and polls the process.
-    let _ = ring.output_untyped::<ProcessRecord>(record, 2);
+    if ring.output_untyped::<ProcessRecord>(record, 2).is_err() {
+        warn!(context, "no room to announce event {} of target {}", kind as u32, tgid);
+    }
 }
 
 /// A target (or a thread of it) made a thread or a process.
@@ -48,14 +62,15 @@ pub fn process_fork(context: TracePointContext) -> u32 {
     // SAFETY: the offset was taken from the event's own format.
     let child = unsafe { context.read_at::<u32>(FORK_CHILD_OFFSET.load() as usize) };
     if let Ok(child) = child {
-        announce(EventKind::Fork, slot, tgid, child, config.epoch);
+        debug!(&context, "target {} in slot {} made {}", tgid, slot, child);
+        announce(&context, EventKind::Fork, slot, tgid, child, config.epoch);
     }
     0
 }
 
 /// A target replaced its program image: what it had allocated is gone.
 #[tracepoint]
-pub fn process_exec(_context: TracePointContext) -> u32 {
+pub fn process_exec(context: TracePointContext) -> u32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(slot) = slot_of(tgid) else { return 0 };
     let Some(config) = TARGETS.get_ptr_mut(slot) else { return 0 };
@@ -66,7 +81,8 @@ pub fn process_exec(_context: TracePointContext) -> u32 {
         (*config).epoch
     };
     let _ = THREADS.remove(tgid);
-    announce(EventKind::Exec, slot, tgid, 0, epoch);
+    debug!(&context, "target {} in slot {} replaced its program: epoch {}", tgid, slot, epoch);
+    announce(&context, EventKind::Exec, slot, tgid, 0, epoch);
     0
 }
 

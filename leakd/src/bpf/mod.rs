@@ -5,6 +5,7 @@
 //! loaded with that attach type.
 
 mod cpus;
+mod diagnostics;
 pub mod features;
 pub mod link;
 mod map_type_information;

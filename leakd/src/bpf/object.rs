@@ -6,6 +6,8 @@ use aya::maps::{Map, MapData};
 use aya::programs::TracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 
+use super::diagnostics::{self, Diagnostics};
+
 /// The BPF object that the build script made.
 pub static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakd.bpf.o"));
 
@@ -29,6 +31,9 @@ pub enum ObjectError {
          (mount -t tracefs tracefs /sys/kernel/tracing)"
     )]
     NoTracing(String),
+    /// The programs' log cannot be read.
+    #[error("cannot read what the BPF programs log: {0}")]
+    Diagnostics(#[from] aya_log::Error),
     /// The object and this program do not fit together.
     #[error("the BPF object has no {0}: leakd was built from mixed sources")]
     Missing(String),
@@ -38,6 +43,8 @@ pub enum ObjectError {
 #[derive(Debug)]
 pub struct BpfObject {
     ebpf: Ebpf,
+    /// None where the log lets nothing of it through.
+    diagnostics: Option<Diagnostics>,
 }
 
 impl BpfObject {
@@ -45,11 +52,21 @@ impl BpfObject {
     /// has its `child_pid`.
     pub fn load(fork_child_offset: u32) -> Result<Self, ObjectError> {
         let btf = Btf::from_sys_fs().ok();
-        let ebpf = EbpfLoader::new()
+        let level = diagnostics::level();
+        let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
             .override_global("FORK_CHILD_OFFSET", &fork_child_offset, true)
+            .override_global(aya_log::LEVEL, &level, true)
             .load(BYTES)?;
-        Ok(Self { ebpf })
+        let diagnostics = if level > 0 { Some(Diagnostics::take(&mut ebpf)?) } else { None };
+        Ok(Self { ebpf, diagnostics })
+    }
+
+    /// Passes on what the programs said since the last time, to `tracing`.
+    pub fn pass_on_diagnostics(&mut self) {
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.pass_on();
+        }
     }
 
     /// Loads and attaches a tracepoint program; it stays until the object goes.
@@ -97,7 +114,9 @@ impl BpfObject {
 
     /// Every map, by name.
     pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.ebpf.maps().filter_map(|(name, map)| Some((name, data(map)?.fd().as_fd())))
+        let log = self.diagnostics.as_ref().map(|log| (diagnostics::MAP, log.map()));
+        let maps = self.ebpf.maps();
+        maps.filter_map(|(name, map)| Some((name, data(map)?.fd().as_fd()))).chain(log)
     }
 }
 

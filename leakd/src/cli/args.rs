@@ -21,7 +21,9 @@ use crate::engine::Settings;
     version,
     about,
     after_help = "Exit status: 0 nothing found, 1 leaks found, 2 trouble.\n\
-                  Needs root. Nothing is left behind, however it ends."
+                  Needs root. Nothing is left behind, however it ends.\n\
+                  LEAKD_LOG=debug has it say what it does; LEAKD_LOG=leakd::bpf=debug,\n\
+                  what its programs in the kernel do."
 )]
 pub struct Arguments {
     /// What to do.
@@ -104,6 +106,7 @@ pub struct TraceArguments {
     pub sample_bytes: u64,
     /// An allocating function of your own, such as
     /// `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`.
+    /// No exception may leave it: under a return probe it ends the program.
     #[arg(long, value_name = "SPEC", value_parser = CustomFunction::parse_allocate)]
     pub alloc: Vec<CustomFunction>,
     /// The function that frees its blocks, such as `pool_put:ptr=1`.

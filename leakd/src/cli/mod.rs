@@ -22,6 +22,7 @@ use clap::Parser;
 use crate::canary::{self, CanaryReport};
 use crate::engine::{Engine, Settings};
 use crate::preflight::Facts;
+use crate::terminal::Style;
 
 pub use args::{Arguments, Command};
 
@@ -100,6 +101,7 @@ fn set_up_log() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(Style::of(&std::io::stderr()).coloured())
         .with_target(false)
         .without_time()
         .init();

@@ -9,6 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use crate::config::LogLevel;
+use crate::terminal::Style;
 
 /// Changes how much is said.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ pub fn set_up(level: LogLevel) -> LogSwitch {
         Some(journal) => journal.with_syslog_identifier("leakd".into()).boxed(),
         None => tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
+            .with_ansi(Style::of(&std::io::stderr()).coloured())
             .with_target(false)
             .without_time()
             .boxed(),

@@ -112,6 +112,7 @@ impl Engine {
     /// To be called a few times a second: finds out which targets have ended
     /// and which mapped new code.
     pub fn tick(&mut self) {
+        self.object.pass_on_diagnostics();
         self.follow_mappings();
         let slots: Vec<u16> = self.targets.keys().copied().collect();
         for slot in slots {

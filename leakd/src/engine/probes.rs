@@ -12,7 +12,7 @@ use crate::allocator::{Cost, Probe};
 use crate::bpf::features::{ProbeMethod, UprobePrograms};
 use crate::bpf::link::{self, Link, Places};
 use crate::bpf::program::{ProgramLoader, UprobeAttach};
-use crate::process::mappings;
+use crate::process;
 
 /// Allocators that one target may have, each a heap of its own.
 const OWNERS: u8 = CUSTOM_OWNER;
@@ -35,7 +35,7 @@ impl Engine {
     /// here. What it adds to a call is the price of the trap alone.
     pub(crate) fn probe_own_function(&self, address: u64, pid: u32) -> Result<Link, EngineError> {
         let own = std::process::id();
-        let mapping = mappings(own)?
+        let mapping = process::mappings(own)?
             .into_iter()
             .find(|mapping| (mapping.begin..mapping.end).contains(&address))
             .ok_or_else(|| io::Error::other("leakd's own code is mapped nowhere"))
@@ -53,18 +53,42 @@ impl Engine {
     }
 }
 
+/// A function that allocates and is not under probe all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnprobedFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// The file it is in.
+    pub module: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Why a function that may throw is left alone. The unwinder finds the kernel's
+/// trampoline where the return address was, and ends the program: so did a test
+/// (`by_exception`) on libjemalloc and libtcmalloc.
+const MAY_THROW: &str = "the kernel may refuse this process memory (ulimit -v, ulimit -d or \
+                         vm.overcommit_memory=2), and an exception that operator new throws \
+                         under a return probe would end it";
+
 /// The links of one target.
 #[derive(Debug, Default)]
 pub struct Probes {
     links: Vec<Link>,
     owners: u8,
     functions: Vec<ProbedFunction>,
+    unprobed: Vec<UnprobedFunction>,
 }
 
 impl Probes {
     /// What is under probe.
     pub fn functions(&self) -> &[ProbedFunction] {
         &self.functions
+    }
+
+    /// What allocates and is not, though it could be.
+    pub fn unprobed(&self) -> &[UnprobedFunction] {
+        &self.unprobed
     }
 
     /// Whether nothing has ever been under probe.
@@ -90,6 +114,14 @@ impl Probes {
             self.owners += 1;
         }
         wanted.extend(object.discovery.custom.iter().map(|probe| (probe, CUSTOM_OWNER)));
+        let module = object.file.path().display().to_string();
+        if wanted.iter().any(|(probe, _)| may_throw(probe)) && memory_is_limited(pid) {
+            let thrower = |(probe, _): &(&Probe, u8)| may_throw(probe);
+            for (probe, _) in wanted.extract_if(.., |one| thrower(one)) {
+                let (symbol, module) = (probe.symbol.clone(), module.clone());
+                self.unprobed.push(UnprobedFunction { symbol, module, reason: MAY_THROW });
+            }
+        }
         if wanted.is_empty() {
             return Ok(false);
         }
@@ -109,7 +141,7 @@ impl Probes {
             places.push(place.file_offset, cookie.0);
             self.functions.push(ProbedFunction {
                 symbol: probe.symbol.clone(),
-                module: object.file.path().display().to_string(),
+                module: module.clone(),
                 single_stepped: match &place.cost {
                     Cost::SingleStepped { instruction } => Some(instruction.clone()),
                     Cost::Emulated | Cost::Unknown => None,
@@ -133,6 +165,19 @@ impl Probes {
     pub fn detach(&mut self) {
         while self.links.pop().is_some() {}
     }
+}
+
+/// operator new throws where there is no memory. (Where it only passes calls on
+/// to malloc, it is not probed; its nothrow forms count as malloc.)
+fn may_throw(probe: &Probe) -> bool {
+    probe.function == Function::New
+}
+
+fn memory_is_limited(pid: u32) -> bool {
+    process::memory_is_limited(pid).unwrap_or_else(|error| {
+        tracing::debug!("{error}: operator new is taken to throw");
+        true
+    })
 }
 
 impl Drop for Probes {

@@ -9,6 +9,7 @@ mod error;
 mod executable;
 mod handle;
 mod info;
+mod limits;
 mod mapping;
 mod object;
 
@@ -16,6 +17,7 @@ pub use children::find_children;
 pub use error::ProcessError;
 pub use handle::ProcessHandle;
 pub use info::{ProcessInfo, inspect};
+pub use limits::memory_is_limited;
 pub use mapping::{ExecutableMapping, MappingKind, mappings, runs_under_valgrind};
 pub use object::{FileIdentity, open_object};
 

@@ -118,6 +118,7 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         stacks: stacks(&target.sites),
         stopped: stopped(&target.sites),
         without_table: target.without_table.iter().map(without_table).collect(),
+        unprobed: target.unprobed.clone(),
         windows: target.windows,
         table_bytes: target.table_bytes,
     }

@@ -123,6 +123,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         sample_bytes: 0,
         table_bytes: 9 << 20,
         without_table: Default::default(),
+        unprobed: Vec::new(),
         windows: Windows { count: 1, open_ns: 30 * SECOND },
         probes: vec![
             Probe {

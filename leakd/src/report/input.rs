@@ -7,7 +7,7 @@ use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
 
-use super::model::{Ended, Probe, SeenFrom, Windows};
+use super::model::{Ended, Probe, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
 
 /// One look at all targets.
@@ -58,6 +58,8 @@ pub struct TargetSnapshot {
     pub probes: Vec<Probe>,
     /// Files that have no unwind table, by path, with the reason.
     pub without_table: BTreeMap<String, String>,
+    /// Functions that allocate and were not probed, with the reason.
+    pub unprobed: Vec<Unprobed>,
     /// The call sites.
     pub sites: Vec<SiteSnapshot>,
 }

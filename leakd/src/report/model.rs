@@ -118,6 +118,8 @@ pub struct Coverage {
     pub stopped: Vec<Stopped>,
     /// Files that have no unwind table.
     pub without_table: Vec<WithoutTable>,
+    /// Functions that allocate and were left alone: what they hand out is missing.
+    pub unprobed: Vec<Unprobed>,
     /// When probes were on.
     pub windows: Windows,
     /// Memory of leakd's tables for this target, in bytes.
@@ -156,6 +158,17 @@ pub struct Stopped {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithoutTable {
     /// Its path.
+    pub module: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A function that allocates and was not probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unprobed {
+    /// Its symbol.
+    pub symbol: String,
+    /// The file it is in.
     pub module: String,
     /// Why.
     pub reason: String,

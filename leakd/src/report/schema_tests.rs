@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fixture::*;
 use super::input::TargetSnapshot;
-use super::model::{Ended, Report, SeenFrom};
+use super::model::{Ended, Report, SeenFrom, Unprobed};
 use super::{build, json};
 
 const SCHEMA: &str = include_str!("../../../docs/report.schema.json");
@@ -45,6 +45,11 @@ fn reports() -> Vec<Report> {
         target.sites[0].outermost = Some("/usr/lib/libold.so".into());
         let reason = "no .eh_frame and no .debug_frame".into();
         target.without_table.insert("/usr/lib/libold.so".into(), reason);
+        target.unprobed.push(Unprobed {
+            symbol: "_Znwm".into(),
+            module: "/usr/lib/libjemalloc.so.2".into(),
+            reason: "it may throw".into(),
+        });
         target.sites[1].ages = None;
         target.sites[2].key = leakd_common::site::OVERFLOW_SITE;
         target.sites[3].frames = vec![vec![crate::symbol::Frame::default()]];

@@ -167,6 +167,7 @@ impl Simulated {
             coverage: Coverage {
                 stopped: Vec::new(),
                 without_table: Default::default(),
+                unprobed: Vec::new(),
                 seen_from: model::SeenFrom::Attach,
                 allocations: 90_000,
                 frees: 88_976,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 
-use crate::engine::probes::ProbedFunction;
+use crate::engine::probes::{ProbedFunction, UnprobedFunction};
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
@@ -84,6 +84,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         },
         probes: target.probes().functions().iter().map(probe).collect(),
         without_table: target.without_table().clone(),
+        unprobed: target.probes().unprobed().iter().map(unprobed).collect(),
         sites,
     };
     Prepared { snapshot, places, addresses }
@@ -97,6 +98,14 @@ fn probe(function: &ProbedFunction) -> model::Probe {
             Some(_) => model::ProbeCost::SingleStepped,
             None => model::ProbeCost::Emulated,
         },
+    }
+}
+
+fn unprobed(function: &UnprobedFunction) -> model::Unprobed {
+    model::Unprobed {
+        symbol: function.symbol.clone(),
+        module: function.module.clone(),
+        reason: function.reason.to_owned(),
     }
 }
 

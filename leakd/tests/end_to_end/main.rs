@@ -7,6 +7,7 @@
 mod allocators;
 mod bad_input;
 mod daemon;
+mod diagnostics;
 mod exactness;
 mod harness;
 #[path = "../support/host.rs"]

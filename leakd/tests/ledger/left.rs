@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 
 use leakd::bpf::features::ProbeMethod;
 use leakd::engine::Settings;
-use leakd::engine::target::TargetLook;
+use leakd::engine::target::{Target, TargetLook};
 use leakd_common::target::Counter;
+use nix::sys::resource::{Resource, setrlimit};
 
 use super::driver::Driver;
 use super::host::scaled;
@@ -32,6 +33,15 @@ const SCENARIOS: [&str; 4] = [
 /// Runs a program under trace: from the byte that starts it to the one that
 /// says that it is done.
 fn run(trace: &mut Trace, command: &mut Command) -> TargetLook {
+    run_and(trace, command, |_| {})
+}
+
+/// The same, with a look at the target in the middle.
+fn run_and(
+    trace: &mut Trace,
+    command: &mut Command,
+    meanwhile: impl FnOnce(&Target),
+) -> TargetLook {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -40,6 +50,7 @@ fn run(trace: &mut Trace, command: &mut Command) -> TargetLook {
     let mut answers = child.stdout.take().expect("stdout is a pipe");
     answers.read_exact(&mut [0]).expect("it has ended early");
     let slot = trace.attach(child.id());
+    meanwhile(trace.engine().target(slot).expect("it is attached"));
     let mut orders = child.stdin.take().expect("stdin is a pipe");
     orders.write_all(b"g").expect("it has ended early");
     let done = answers.read_exact(&mut [0]);
@@ -105,6 +116,39 @@ fn by_exception() {
         assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
         let outstanding: u64 = look.sites.values().map(|site| site.outstanding_blocks()).sum();
         assert_eq!(outstanding, 10, "{}", preload.display());
+    }
+}
+
+/// Check that a program which may have no more than 1 GiB, and catches what
+/// operator new throws beyond, is not aborted either: there operator new is
+/// left alone, and the report says so.
+#[test]
+fn by_exception_within_a_limit() {
+    const MEBIBYTE: u64 = 1 << 20;
+    let program = programs::compile("throw.cpp", &["-lstdc++"]);
+    let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
+    let allocators = [
+        programs::library("libjemalloc.so.2", "libjemalloc2"),
+        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ];
+    for preload in allocators {
+        let mut command = Command::new(&program);
+        command.arg("2048").env("LD_PRELOAD", &preload).stderr(Stdio::null());
+        let limit = || {
+            let most = 1024 * MEBIBYTE;
+            setrlimit(Resource::RLIMIT_AS, most, most).map_err(std::io::Error::from)
+        };
+        // SAFETY: between fork and exec, it makes one system call only.
+        unsafe { command.pre_exec(limit) };
+        let mut unprobed = Vec::new();
+        let look = run_and(&mut trace, &mut command, |target| {
+            unprobed = target.probes().unprobed().to_vec();
+        });
+        let counted =
+            [Counter::Inserted, Counter::LostUnpaired].map(|counter| look.counters.get(counter));
+        assert_eq!(counted, [20, 0], "{}: {:?}", preload.display(), look.counters);
+        let symbols: Vec<&str> = unprobed.iter().map(|one| one.symbol.as_str()).collect();
+        assert!(symbols.contains(&"_Znwm"), "{}: {symbols:?}", preload.display());
     }
 }
 

@@ -43,7 +43,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l socket -d 'Th
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l top -d 'Show at most this many call sites of each process' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l output -d 'Write the report to this file' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l sample-bytes -d 'Record about one allocation for each N bytes, to cost less; figures become estimates' -r
-complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l alloc -d 'An allocating function of your own, such as `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l alloc -d 'An allocating function of your own, such as `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`. No exception may leave it: under a return probe it ends the program' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l free -d 'The function that frees its blocks, such as `pool_put:ptr=1`' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l max-blocks -d 'Outstanding blocks to keep track of in each process; 100 bytes of kernel memory each' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l detach -d 'Have the daemon trace them, and do not wait: the trace goes on until `leakctl detach`, or for as long as --for says'
@@ -55,7 +55,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -s h -l help -d 
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l top -d 'Show at most this many call sites of each process' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l output -d 'Write the report to this file' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l sample-bytes -d 'Record about one allocation for each N bytes, to cost less; figures become estimates' -r
-complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l alloc -d 'An allocating function of your own, such as `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l alloc -d 'An allocating function of your own, such as `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`. No exception may leave it: under a return probe it ends the program' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l free -d 'The function that frees its blocks, such as `pool_put:ptr=1`' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l max-blocks -d 'Outstanding blocks to keep track of in each process; 100 bytes of kernel memory each' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l error-exitcode -d 'Exit with this status if blocks are outstanding when the command ends; 0: pass the command\'s own on' -r

@@ -201,13 +201,6 @@ proptest! {
         prop_assert!(found.is_some());
     }
 
-    /// Check that no noise around a constant is called growth.
-    #[test]
-    fn noise_is_no_growth(seed in 1u64.., base in 50.0f64..5000.0, noise in 0.0f64..50.0) {
-        let (found, _) = feed(HOUR, seed, |_, n| (base + noise * n.next()) * MIB);
-        prop_assert_eq!(found, None);
-    }
-
     /// Check that where the series lies in time does not matter, and that a
     /// mirrored leak is none.
     #[test]
@@ -238,6 +231,23 @@ proptest! {
             prop_assert!(judgement.slope.is_finite() && judgement.z.is_finite());
         }
     }
+}
+
+/// Check that noise around a constant is called growth in one hour of a hundred
+/// at most. Never would be more than a test of significance can promise: it is
+/// asked again every few seconds, at several resolutions. Such a process is
+/// traced for a while, and nothing is reported of it.
+#[test]
+fn noise_is_seldom_growth() {
+    const HOURS: u64 = 300;
+    let mut wrong = Vec::new();
+    for seed in 1..=HOURS {
+        let share = seed as f64 / HOURS as f64;
+        let (base, noise) = (50.0 + 5000.0 * share * share, 50.0 * (1.0 - share));
+        let (found, _) = feed(HOUR, seed, |_, n| (base + noise * n.next()) * MIB);
+        wrong.extend(found.map(|time| format!("{base:.0} MiB +- {noise:.0} at {time} s")));
+    }
+    assert!(wrong.len() as u64 <= HOURS / 100, "{wrong:#?}");
 }
 
 /// Check Mann-Kendall's Z and Theil-Sen's slope against values worked out by

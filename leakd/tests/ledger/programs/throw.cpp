@@ -1,5 +1,6 @@
-/* Asks operator new for more than there is, ten times, and catches what it
- * throws; then allocates ten blocks of 100 bytes. A byte on stdin starts it, a
+/* Asks operator new for more than there is (or for as many MiB as the argument
+ * says), ten times, and catches what it throws; then allocates ten blocks of
+ * 100 bytes. A byte on stdin starts it, a
  * byte on stdout says that it is done; the end of stdin ends the program.
  */
 #include <cstdint>
@@ -20,8 +21,10 @@ __attribute__((noipa)) static bool is_refused()
 	return false;
 }
 
-int main()
+int main(int count, char **arguments)
 {
+	if (count > 1)
+		huge = std::strtoul(arguments[1], nullptr, 10) << 20;
 	if (!is_refused()) /* also loads what the first exception loads */
 		return 3;
 	char byte = 'r';
