@@ -29,9 +29,10 @@ WORKER = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+static void *volatile sink;
 __attribute__((noinline)) static void leak_slowly(void)
 {
-	memset(malloc(1024), 'x', 1024);
+	sink = memset(malloc(1024), 'x', 1024);
 }
 int main(int count, char **arguments)
 {
@@ -79,9 +80,10 @@ PLANTED = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+static void *volatile sink;
 __attribute__((noinline)) void leak_in_answer(void)
 {
-	memset(malloc(1024), 'x', 1024);
+	sink = memset(malloc(1024), 'x', 1024);
 }
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {

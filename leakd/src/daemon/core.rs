@@ -255,8 +255,10 @@ impl Core {
                 tracing::info!("configuration read again");
             }
             Err(error) => {
-                tracing::error!("the configuration stays as it was: {error}");
                 self.config_error = Some(error.to_string());
+                // Who reads of it may ask for the status next.
+                self.publish();
+                tracing::error!("the configuration stays as it was: {error}");
             }
         }
         notify::ready();
