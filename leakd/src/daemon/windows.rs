@@ -180,16 +180,13 @@ mod tests {
 
     /// A site that takes so many blocks a second, each of which lives for a
     /// time that depends on its number.
-    struct Program<L: Fn(u64) -> u64> {
+    struct Program {
         rate: u64,
-        lifetime_ns: L,
+        lifetime_ns: Box<dyn Fn(u64) -> u64>,
     }
 
     /// What the tables show of programs over `windows` windows of a second.
-    fn watch(
-        windows: u64,
-        sites: &[Program<Box<dyn Fn(u64) -> u64>>],
-    ) -> (WindowHistory, HashMap<u64, Site>) {
+    fn watch(windows: u64, sites: &[Program]) -> (WindowHistory, HashMap<u64, Site>) {
         let mut history = WindowHistory::default();
         let mut gaps = crate::governor::gaps::Gaps::default();
         let mut recorded: Vec<(u64, u64, u64)> = Vec::new();
@@ -210,7 +207,7 @@ mod tests {
                 held.entry(*site).or_default().births.push(*birth);
             }
             history.push(begin, end, &held);
-            let gap = (gaps.next() * 15.0).max(1.0);
+            let gap = (gaps.draw() * 15.0).max(1.0);
             now = end + (gap * SECOND as f64) as u64;
         }
         let total = |site: u64| Site {
@@ -222,10 +219,7 @@ mod tests {
         (history, totals)
     }
 
-    fn program(
-        rate: u64,
-        lifetime_ns: impl Fn(u64) -> u64 + 'static,
-    ) -> Program<Box<dyn Fn(u64) -> u64>> {
+    fn program(rate: u64, lifetime_ns: impl Fn(u64) -> u64 + 'static) -> Program {
         Program { rate, lifetime_ns: Box::new(lifetime_ns) }
     }
 

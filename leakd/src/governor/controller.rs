@@ -259,7 +259,7 @@ impl Controller {
             self.turned = now;
             self.windows += u64::from(open);
             if !open {
-                self.gap = self.gaps.next();
+                self.gap = self.gaps.draw();
             }
         }
     }

@@ -28,7 +28,7 @@ impl Default for Gaps {
 
 impl Gaps {
     /// The next one, in means.
-    pub fn next(&mut self) -> f64 {
+    pub fn draw(&mut self) -> f64 {
         if self.next.is_multiple_of(PARTS) {
             self.next = 0;
             for index in (1..PARTS).rev() {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn exponential() {
         let mut gaps = Gaps::default();
-        let drawn: Vec<f64> = (0..8000).map(|_| gaps.next()).collect();
+        let drawn: Vec<f64> = (0..8000).map(|_| gaps.draw()).collect();
         let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
         let short = drawn.iter().filter(|gap| **gap < std::f64::consts::LN_2).count();
