@@ -118,10 +118,15 @@ class Machine:
         return process
 
     def end(self):
+        # A server that is killed leaves its workers behind.
         for process in self.processes:
-            process.kill()
+            process.terminate()
         for process in self.processes:
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         subprocess.run(["rm", "-rf", self.directory], check=True)
 
 
