@@ -13,6 +13,8 @@ use crate::client::{Client, ClientError};
 use crate::protocol::{Answer, Ask, Event, EventKind, ProcessView, Stage, Status, Verdict, Which};
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
+/// Figures of a status that are older than this need to be told.
+const STALE_MS: u64 = 3000;
 /// Columns of a line.
 const NAME: usize = 15;
 
@@ -90,11 +92,13 @@ fn render_status(status: &Status) -> String {
         Some(error) => lines.push(format!("tracing   NOT POSSIBLE: {}", safe(error))),
         None => lines.push(format!(
             "tracing   {} of at most {} targets; a malloc and free pair takes \
-             {:.0} ns, {:.0} ns traced",
+             {:.0} ns, {:.0} ns traced; a trap {:.0} ns, single-stepped {:.0} ns",
             tracing.targets,
             tracing.max_targets,
             tracing.bare_pair_ns.unwrap_or(0.0),
-            tracing.traced_pair_ns.unwrap_or(0.0)
+            tracing.traced_pair_ns.unwrap_or(0.0),
+            tracing.emulated_trap_ns.unwrap_or(0.0),
+            tracing.single_stepped_trap_ns.unwrap_or(0.0)
         )),
     }
     if tracing.lost > 0 {
@@ -119,6 +123,9 @@ fn render_status(status: &Status) -> String {
         lines.push(format!("          LAST RELOAD REFUSED: {}", safe(error)));
     }
     lines.push(format!("clients   {}", status.clients));
+    if status.age_ms > STALE_MS {
+        lines.push(format!("          BUSY: these figures are {} old", time(status.age_ms)));
+    }
     wrapped(&lines)
 }
 
@@ -244,6 +251,7 @@ pub fn verdict(verdict: Verdict) -> &'static str {
 pub fn report(arguments: &ReportArguments) -> anyhow::Result<u8> {
     let which = Which {
         pid: arguments.pid,
+        start_time: None,
         unit: arguments.unit.clone(),
         all: arguments.all || (arguments.pid.is_none() && arguments.unit.is_none()),
     };
@@ -306,7 +314,7 @@ fn line(event: &Event) -> String {
 
 /// `leakctl detach`
 pub fn detach(arguments: &DetachArguments) -> anyhow::Result<u8> {
-    say_done(ask(&arguments.daemon.socket, Ask::Detach { pid: arguments.pid })?)
+    say_done(ask(&arguments.daemon.socket, Ask::Detach { pid: arguments.pid, start_time: None })?)
 }
 
 /// `leakctl set`

@@ -54,6 +54,15 @@ pub async fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
                         canary.bare_pair_ns, canary.traced_pair_ns
                     ),
                 ));
+                rows.push(row(
+                    "price of a trap",
+                    &format!("{:.0} ns", canary.emulated_trap_ns),
+                    true,
+                    format!(
+                        "{:.0} ns where the kernel must single-step the probed instruction",
+                        canary.single_stepped_trap_ns
+                    ),
+                ));
                 processes = doctor_stacks::look(engine, arguments).await?;
             }
         },

@@ -34,17 +34,17 @@ pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
     for &pid in &arguments.pids {
         let sample_bytes = Some(arguments.trace.sample_bytes).filter(|bytes| *bytes > 0);
         let for_ms = length.map(|length| length.as_millis() as u64);
-        match client.ask(Ask::Attach { pid, for_ms, sample_bytes }) {
+        match client.ask(Ask::Attach { pid, start_time: None, for_ms, sample_bytes }) {
             Ok(Answer::Attached(attached)) => {
                 say(&attached);
                 if !attached.already {
-                    ours.push(pid);
+                    ours.push((pid, Some(attached.start_time)));
                 }
             }
             other => {
                 // All or nothing, as without a daemon.
-                for pid in ours {
-                    let _ = client.ask(Ask::Detach { pid });
+                for (pid, start_time) in ours {
+                    let _ = client.ask(Ask::Detach { pid, start_time });
                 }
                 other?;
                 anyhow::bail!("the daemon gave a strange answer");
@@ -71,9 +71,9 @@ pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
             None => report = Some(one),
         }
     }
-    for pid in ours {
+    for (pid, start_time) in ours {
         // One that has ended is not under trace any more.
-        let _ = client.ask(Ask::Detach { pid });
+        let _ = client.ask(Ask::Detach { pid, start_time });
     }
     let Some(report) = report else { return Ok(Some(status::CLEAN)) };
     show_report(&report, &arguments.trace.output, Form::Sites)?;

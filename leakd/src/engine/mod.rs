@@ -236,6 +236,7 @@ impl Engine {
             counters: self.ledger.counters(target.slot())?,
             sites,
             blocks,
+            min_age: min_age.unwrap_or_default(),
             now_ns,
             table_bytes: self.table_bytes(target)?,
         })

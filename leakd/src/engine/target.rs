@@ -92,6 +92,8 @@ pub struct TargetLook {
     pub sites: HashMap<u64, Site>,
     /// Their outstanding blocks; `None` if the ledger was not scanned.
     pub blocks: Option<HashMap<u64, SiteBlocks>>,
+    /// Blocks younger than this are not among the aged ones.
+    pub min_age: Duration,
     /// CLOCK_MONOTONIC when it was taken, ns.
     pub now_ns: u64,
     /// Memory of its tables, in bytes.

@@ -145,13 +145,16 @@ pub fn processes(
     sorted(all, fits, compare, ties, reverse)
 }
 
-/// What grows for sure comes before what may be noise.
+/// What grows for sure comes before what is under trace, and that before what
+/// may be noise.
 fn growth(process: &ProcessView) -> f64 {
     let sure = matches!(process.verdict, Verdict::Growing | Verdict::Leak) && process.running;
+    let traced = process.trace.as_ref().is_some_and(|trace| trace.active);
     let slope = process.growth.bytes_per_second;
     match slope {
         _ if !slope.is_finite() => f64::NEG_INFINITY,
-        _ if sure => slope.max(0.0) * 1e12 + 1.0,
+        _ if sure => 1e15 + slope.max(0.0) * 1e12,
+        _ if traced => 1e14 + slope.max(0.0),
         _ => slope,
     }
 }
@@ -205,7 +208,8 @@ mod tests {
         assert_eq!(long.text().chars().count(), Filter::LIMIT);
     }
 
-    /// Check that what is known to grow comes before noise that is steeper.
+    /// Check that what is known to grow comes before what is traced, and that
+    /// before noise that is steeper.
     #[test]
     fn growth_before_noise() {
         let process = |pid, verdict, slope| {
@@ -213,15 +217,19 @@ mod tests {
             view.growth.bytes_per_second = slope;
             view
         };
+        let mut traced = process(5, Verdict::Undetermined, 0.0);
+        let trace = crate::protocol::TraceView { active: true, ..Default::default() };
+        traced.trace = Some(trace);
         let all = [
             process(1, Verdict::Undetermined, 1e9),
             process(2, Verdict::Growing, 100.0),
             process(3, Verdict::Stable, f64::NAN),
             process(4, Verdict::Growing, 200.0),
+            traced,
         ];
         let order = |every| processes(&all, every, &Filter::default(), Sort::Growth, false);
-        assert_eq!(order(false), [3, 1]);
-        assert_eq!(order(true)[..2], [3, 1]);
-        assert_eq!(order(true).len(), 4);
+        assert_eq!(order(false), [3, 1, 4]);
+        assert_eq!(order(true)[..3], [3, 1, 4]);
+        assert_eq!(order(true).len(), 5);
     }
 }

@@ -37,6 +37,8 @@ pub struct Question {
     pub attach: bool,
     /// The process.
     pub pid: u32,
+    /// When it started: the pid may be another's by the time of the answer.
+    pub start_time: u64,
     /// Its name.
     pub comm: String,
 }
@@ -147,8 +149,8 @@ impl State {
                 self.arrange_processes();
             }
             Message::Detail(view) if !self.paused => self.detail = Some(view),
-            Message::Sites(pid, found) if !self.paused => {
-                if self.whose.is_some_and(|who| who.0 == pid) {
+            Message::Sites(who, found) if !self.paused => {
+                if self.whose == Some(who) {
                     self.take_sites(found);
                 }
             }
@@ -253,7 +255,7 @@ impl State {
         };
         let sites = match self.page {
             Page::Processes => None,
-            _ => self.whose.map(|who| (who.0, self.top)),
+            _ => self.whose.map(|who| (who, self.top)),
         };
         let wants = Wants { paused: self.paused, sort: self.sort, series, sites };
         if wants != self.wants {

@@ -57,7 +57,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
     let duration_ns = target.duration().as_nanos() as u64;
     let filling_ns = match target.windows().count() {
         1 => target.duration(),
-        _ => target.windows().last_for(),
+        _ => target.windows().filling_for(),
     }
     .as_nanos() as u64;
     let snapshot = TargetSnapshot {
@@ -71,6 +71,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         },
         duration_ns,
         filling_ns,
+        min_age_ns: look.min_age.as_nanos() as u64,
         seen_from: match target.seen_from() {
             SeenFrom::Attach => model::SeenFrom::Attach,
             SeenFrom::Start => model::SeenFrom::Start,

@@ -66,6 +66,8 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("zombie", "cc -O2", "zombie.c"),
     ("witness.so", "cc -O2 -shared -fPIC", "witness.c"),
     ("swallow.so", "cc -O2 -shared -fPIC", "swallow.c"),
+    ("jump.so", "cc -O2 -shared -fPIC", "jump.c"),
+    ("patterns", "cc -O1 -g -pthread", "patterns.c"),
 ];
 
 /// Where the sources are.
