@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "canary-child";
@@ -23,15 +23,21 @@ impl Truth {
     pub const FAILED: u64 = 2;
 }
 
-/// Pairs of malloc and free in a measurement.
-pub const PAIRS: u32 = 20_000;
+/// Pairs of malloc and free in a round of a measurement.
+const PAIRS: u64 = 100;
+/// The most rounds of a measurement.
+const ROUNDS: usize = 200;
+/// A measurement that has taken so long is good enough: where traps are slow
+/// (single-stepped probes, emulated machines), nobody is to wait for it.
+const ENOUGH: Duration = Duration::from_millis(30);
 
 /// A size that no allocator can hand out.
 const HUGE: usize = isize::MAX as usize - 4096;
 
 /// Runs the child's side. It obeys single bytes on its standard input, and
-/// answers each with one line: `p` does the pattern, `m` measures. Ends with
-/// its input. Allocates nothing but the pattern once it has said `ready`.
+/// answers each with one line: `p` does the pattern, `m` measures a pair of
+/// malloc and free, in picoseconds. Ends with its input. Allocates nothing but
+/// the pattern once it has said `ready`.
 pub fn run() -> i32 {
     let filtered = filter_system_calls();
     answer(if filtered { b"ready\n" } else { b"unfiltered\n" });
@@ -108,15 +114,24 @@ fn pattern() {
     }
 }
 
-/// Nanoseconds for [`PAIRS`] pairs of malloc and free.
+/// Picoseconds of a pair of malloc and free: the median of the rounds, since
+/// some are interrupted.
 #[inline(never)]
 fn measure() -> u64 {
+    let mut rounds = [0; ROUNDS];
+    let mut done = 0;
     let start = Instant::now();
-    for _ in 0..PAIRS {
-        // SAFETY: the block is freed once.
-        unsafe { libc::free(black_box(libc::malloc(black_box(64)))) };
+    while done < ROUNDS && (done == 0 || start.elapsed() < ENOUGH) {
+        let begin = Instant::now();
+        for _ in 0..PAIRS {
+            // SAFETY: the block is freed once.
+            unsafe { libc::free(black_box(libc::malloc(black_box(64)))) };
+        }
+        rounds[done] = begin.elapsed().as_nanos() as u64 * 1000 / PAIRS;
+        done += 1;
     }
-    start.elapsed().as_nanos() as u64
+    rounds[..done].sort_unstable();
+    rounds[done / 2]
 }
 
 /// Allows what was known before uretprobe(2) came (number 335), and the calls

@@ -12,7 +12,7 @@ use std::time::Duration;
 use leakd_common::target::Counter;
 
 use crate::engine::{Engine, EngineError};
-use child::{PAIRS, Truth};
+use child::Truth;
 
 /// What the canary found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,10 +124,11 @@ impl Canary {
         }
     }
 
+    /// Nanoseconds of a pair.
     fn measure(&mut self) -> Result<f64, CanaryError> {
-        let nanoseconds: u64 =
+        let picoseconds: u64 =
             self.order(b'm')?.parse().map_err(|_| io::Error::other("no number"))?;
-        Ok(nanoseconds as f64 / f64::from(PAIRS))
+        Ok(picoseconds as f64 / 1000.0)
     }
 }
 
