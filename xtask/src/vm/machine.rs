@@ -69,7 +69,12 @@ impl Accelerator {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             // Debian's kernels of 6.1 do not boot with 5-level paging emulated.
-            Self::Emulation => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+            // String instructions are emulated byte by byte: without ERMS and
+            // FSRM, neither kernel nor C library copies or clears memory by
+            // them. SMAP makes each copy to user space leave translated code.
+            Self::Emulation => {
+                ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off,smap=off"]
+            }
         }
     }
 }
