@@ -13,7 +13,7 @@ use std::time::Duration;
 use leakd_common::target::Counter;
 
 use crate::engine::{Engine, EngineError};
-use child::{CALLS, PAIRS, Truth};
+use child::Truth;
 use trap::Trap;
 
 /// What the canary found out.
@@ -131,22 +131,22 @@ impl Canary {
         }
     }
 
-    /// Nanoseconds of each of `count` things that it does upon an order.
-    fn measure(&mut self, order: u8, count: u32) -> Result<f64, CanaryError> {
-        let nanoseconds: u64 =
+    /// Nanoseconds of each thing that it does upon an order.
+    fn measure(&mut self, order: u8) -> Result<f64, CanaryError> {
+        let picoseconds: u64 =
             self.order(order)?.parse().map_err(|_| io::Error::other("no number"))?;
-        Ok(nanoseconds as f64 / f64::from(count))
+        Ok(picoseconds as f64 / 1000.0)
     }
 
     fn pair(&mut self) -> Result<f64, CanaryError> {
-        self.measure(b'm', PAIRS)
+        self.measure(b'm')
     }
 
     /// What a trap costs; its function is probed for as long as that takes.
     fn trap(&mut self, engine: &Engine, trap: Trap) -> Result<f64, CanaryError> {
-        let bare = self.measure(trap.order(), CALLS)?;
+        let bare = self.measure(trap.order())?;
         let link = engine.probe_own_function(trap.function() as usize as u64, self.child.id())?;
-        let probed = self.measure(trap.order(), CALLS)?;
+        let probed = self.measure(trap.order())?;
         drop(link);
         Ok((probed - bare).max(0.0))
     }

@@ -13,7 +13,7 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::process::mappings;
@@ -75,12 +75,35 @@ pub fn launch<E>(
     }
 }
 
+/// Waits until the child stops, or has ended: then it is left for its owner to
+/// wait for.
+fn next_stop(pid: Pid) -> nix::Result<WaitStatus> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(pid), flags)? {
+        ended @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => Ok(ended),
+        _ => waitpid(pid, None),
+    }
+}
+
+/// Whether this mapping of a process is of another file than its program. Asked
+/// by the files' names in /proc: the number of the inode that /proc/PID/maps
+/// gives is, before Linux 6.8, of the file under an overlay.
+fn is_loader(id: u32, begin: u64, end: u64) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |name: &str| {
+        let file = std::fs::metadata(format!("/proc/{id}/{name}")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    let mapped = identity(&format!("map_files/{begin:x}-{end:x}"));
+    mapped.is_some() && mapped != identity("exe")
+}
+
 fn hold<E>(
     id: u32,
     prepare: &mut impl FnMut(u32, Stage) -> Result<(), E>,
 ) -> Result<(), LaunchError<E>> {
     let pid = Pid::from_raw(id as i32);
-    if !matches!(waitpid(pid, None)?, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
+    if !matches!(next_stop(pid)?, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
         return Ok(()); // It was killed; whoever waits for it learns how.
     }
     ptrace::setoptions(pid, Options::PTRACE_O_TRACESYSGOOD)?;
@@ -88,21 +111,17 @@ fn hold<E>(
     // Exec leaves a dynamic program at its loader's entry, a static one at its
     // own: the mapping that holds the instruction is the one to follow.
     let registers = ptrace::getregs(pid)?;
-    let main_file = std::fs::metadata(format!("/proc/{id}/exe")).ok();
     let loader = mappings(id).ok().and_then(|mappings| {
         mappings.into_iter().find(|one| (one.begin..one.end).contains(&registers.rip))
     });
-    let Some(loader) = loader.filter(|loader| {
-        use std::os::unix::fs::MetadataExt;
-        main_file.is_some_and(|file| file.ino() != loader.inode)
-    }) else {
+    let Some(loader) = loader.filter(|one| is_loader(id, one.begin, one.end)) else {
         return Ok(ptrace::detach(pid, None)?);
     };
     let mut entering = false;
     let mut deliver = None;
     for _ in 0..STOPS_LIMIT {
         ptrace::syscall(pid, deliver.take())?;
-        match waitpid(pid, None)? {
+        match next_stop(pid)? {
             WaitStatus::PtraceSyscall(_) => {
                 entering = !entering;
                 let registers = ptrace::getregs(pid)?;
