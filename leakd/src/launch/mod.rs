@@ -6,6 +6,8 @@
 //! system call from elsewhere the loader is done, and the command is let go.
 //! Should leakd die meanwhile, the kernel lets the command go by itself.
 
+mod registers;
+
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -17,6 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::process::mappings;
+use registers::Registers;
 
 /// System calls of a loader that are followed: some for each of its objects.
 const STOPS_LIMIT: u32 = 100_000;
@@ -110,9 +113,9 @@ fn hold<E>(
     prepare(id, Stage::Started).map_err(LaunchError::Prepare)?;
     // Exec leaves a dynamic program at its loader's entry, a static one at its
     // own: the mapping that holds the instruction is the one to follow.
-    let registers = ptrace::getregs(pid)?;
+    let first = Registers::of(pid)?.instruction();
     let loader = mappings(id).ok().and_then(|mappings| {
-        mappings.into_iter().find(|one| (one.begin..one.end).contains(&registers.rip))
+        mappings.into_iter().find(|one| (one.begin..one.end).contains(&first))
     });
     let Some(loader) = loader.filter(|one| is_loader(id, one.begin, one.end)) else {
         return Ok(ptrace::detach(pid, None)?);
@@ -124,12 +127,12 @@ fn hold<E>(
         match next_stop(pid)? {
             WaitStatus::PtraceSyscall(_) => {
                 entering = !entering;
-                let registers = ptrace::getregs(pid)?;
-                if !(loader.begin..loader.end).contains(&registers.rip) {
+                let registers = Registers::of(pid)?;
+                if !(loader.begin..loader.end).contains(&registers.instruction()) {
                     break;
                 }
-                let maps_code = registers.orig_rax == libc::SYS_mmap as u64
-                    && registers.rdx & libc::PROT_EXEC as u64 != 0;
+                let maps_code = registers.system_call() == libc::SYS_mmap as u64
+                    && registers.third_argument() & libc::PROT_EXEC as u64 != 0;
                 if !entering && maps_code {
                     prepare(id, Stage::Mapped).map_err(LaunchError::Prepare)?;
                 }
