@@ -7,6 +7,75 @@
 use aya_ebpf::bindings::pt_regs;
 use core::{ffi::c_void, ptr::read_volatile};
 
+/// System V ABI.
+#[cfg(not(bpf_target_arch = "aarch64"))]
+mod abi {
+    /// The field that holds a register, behind a pointer to all.
+    macro_rules! register {
+        ($all:expr, instruction) => {
+            (*$all).rip
+        };
+        ($all:expr, stack) => {
+            (*$all).rsp
+        };
+        ($all:expr, frame_pointer) => {
+            (*$all).rbp
+        };
+        ($all:expr, result) => {
+            (*$all).rax
+        };
+        ($all:expr, argument 1) => {
+            (*$all).rdi
+        };
+        ($all:expr, argument 2) => {
+            (*$all).rsi
+        };
+        ($all:expr, argument 3) => {
+            (*$all).rdx
+        };
+        ($all:expr, argument 4) => {
+            (*$all).rcx
+        };
+        ($all:expr, argument 5) => {
+            (*$all).r8
+        };
+        ($all:expr, argument 6) => {
+            (*$all).r9
+        };
+    }
+    pub(super) use register;
+    /// A return takes its address off the stack.
+    pub const TAKEN_BY_RETURN: u64 = 8;
+}
+
+/// AAPCS64: x29 is the frame pointer, x0 to x7 hold arguments, x0 the result.
+#[cfg(bpf_target_arch = "aarch64")]
+mod abi {
+    /// The field that holds a register, behind a pointer to all.
+    macro_rules! register {
+        ($all:expr, instruction) => {
+            (*$all).pc
+        };
+        ($all:expr, stack) => {
+            (*$all).sp
+        };
+        ($all:expr, frame_pointer) => {
+            (*$all).regs[29]
+        };
+        ($all:expr, result) => {
+            (*$all).regs[0]
+        };
+        ($all:expr, argument $number:literal) => {
+            (*$all).regs[$number - 1]
+        };
+    }
+    pub(super) use register;
+    /// A return takes nothing off the stack.
+    pub const TAKEN_BY_RETURN: u64 = 0;
+}
+
+use abi::register;
+
 /// Registers of the interrupted user code.
 #[derive(Clone, Copy)]
 pub struct Registers(*const pt_regs);
@@ -18,15 +87,6 @@ impl Registers {
         Self(context.cast::<pt_regs>())
     }
 
-    /// At a function's entry: the address that holds its return address.
-    #[inline(always)]
-    pub fn frame_at_entry(self) -> u64 {
-        self.stack()
-    }
-}
-
-#[cfg(not(bpf_target_arch = "aarch64"))]
-impl Registers {
     /// The registers of a task: instruction, stack and frame pointer.
     #[inline(always)]
     pub unsafe fn of_task(registers: *const pt_regs) -> (u64, u64, u64) {
@@ -34,9 +94,9 @@ impl Registers {
         // BTF type and checks the fields.
         unsafe {
             (
-                read_volatile(&raw const (*registers).rip),
-                read_volatile(&raw const (*registers).rsp),
-                read_volatile(&raw const (*registers).rbp),
+                read_volatile(&raw const register!(registers, instruction)),
+                read_volatile(&raw const register!(registers, stack)),
+                read_volatile(&raw const register!(registers, frame_pointer)),
             )
         }
     }
@@ -45,31 +105,31 @@ impl Registers {
     #[inline(always)]
     pub fn instruction(self) -> u64 {
         // SAFETY: the kernel hands a valid register set to each program.
-        unsafe { (*self.0).rip }
+        unsafe { register!(self.0, instruction) }
     }
 
     /// The stack pointer.
     #[inline(always)]
     pub fn stack(self) -> u64 {
         // SAFETY: as above.
-        unsafe { (*self.0).rsp }
+        unsafe { register!(self.0, stack) }
     }
 
     /// The frame pointer.
     #[inline(always)]
     pub fn frame_pointer(self) -> u64 {
         // SAFETY: as above.
-        unsafe { (*self.0).rbp }
+        unsafe { register!(self.0, frame_pointer) }
     }
 
     /// What the function returned; valid at its return.
     #[inline(always)]
     pub fn result(self) -> u64 {
         // SAFETY: as above.
-        unsafe { (*self.0).rax }
+        unsafe { register!(self.0, result) }
     }
 
-    /// An integer argument, counted from 1 (System V ABI); 0 for no such.
+    /// An integer argument, counted from 1; 0 for no such.
     ///
     /// The verifier refuses a context pointer with a computed offset, which is
     /// what LLVM makes of a choice between fields: the registers are read
@@ -79,12 +139,12 @@ impl Registers {
         // SAFETY: as above.
         let (first, second, third, fourth, fifth, sixth) = unsafe {
             (
-                read_volatile(&raw const (*self.0).rdi),
-                read_volatile(&raw const (*self.0).rsi),
-                read_volatile(&raw const (*self.0).rdx),
-                read_volatile(&raw const (*self.0).rcx),
-                read_volatile(&raw const (*self.0).r8),
-                read_volatile(&raw const (*self.0).r9),
+                read_volatile(&raw const register!(self.0, argument 1)),
+                read_volatile(&raw const register!(self.0, argument 2)),
+                read_volatile(&raw const register!(self.0, argument 3)),
+                read_volatile(&raw const register!(self.0, argument 4)),
+                read_volatile(&raw const register!(self.0, argument 5)),
+                read_volatile(&raw const register!(self.0, argument 6)),
             )
         };
         match number {
@@ -98,79 +158,15 @@ impl Registers {
         }
     }
 
-    /// At a function's return: the address that held its return address.
+    /// At a function's entry: the address that holds its return address.
     #[inline(always)]
-    pub fn frame_at_return(self) -> u64 {
-        self.stack().wrapping_sub(8)
-    }
-}
-
-/// AAPCS64: x29 is the frame pointer, x0 to x7 hold arguments, x0 the result.
-#[cfg(bpf_target_arch = "aarch64")]
-impl Registers {
-    /// The registers of a task: instruction, stack and frame pointer.
-    #[inline(always)]
-    pub unsafe fn of_task(registers: *const pt_regs) -> (u64, u64, u64) {
-        // SAFETY: the caller has a register set; the verifier knows it by its
-        // BTF type and checks the fields.
-        unsafe {
-            (
-                read_volatile(&raw const (*registers).pc),
-                read_volatile(&raw const (*registers).sp),
-                read_volatile(&raw const (*registers).regs[29]),
-            )
-        }
-    }
-
-    /// The instruction pointer.
-    #[inline(always)]
-    pub fn instruction(self) -> u64 {
-        // SAFETY: the kernel hands a valid register set to each program.
-        unsafe { (*self.0).pc }
-    }
-
-    /// The stack pointer.
-    #[inline(always)]
-    pub fn stack(self) -> u64 {
-        // SAFETY: as above.
-        unsafe { (*self.0).sp }
-    }
-
-    /// The frame pointer.
-    #[inline(always)]
-    pub fn frame_pointer(self) -> u64 {
-        // SAFETY: as above.
-        unsafe { (*self.0).regs[29] }
-    }
-
-    /// What the function returned; valid at its return.
-    #[inline(always)]
-    pub fn result(self) -> u64 {
-        // SAFETY: as above.
-        unsafe { (*self.0).regs[0] }
-    }
-
-    /// An integer argument, counted from 1; 0 for no such.
-    #[inline(always)]
-    pub fn argument(self, number: u8) -> u64 {
-        // SAFETY: as above.
-        let [first, second, third, fourth, fifth, sixth] = unsafe {
-            [0, 1, 2, 3, 4, 5].map(|index| read_volatile(&raw const (*self.0).regs[index]))
-        };
-        match number {
-            1 => first,
-            2 => second,
-            3 => third,
-            4 => fourth,
-            5 => fifth,
-            6 => sixth,
-            _ => 0,
-        }
-    }
-
-    /// At a function's return: the stack pointer is what it was at its entry.
-    #[inline(always)]
-    pub fn frame_at_return(self) -> u64 {
+    pub fn frame_at_entry(self) -> u64 {
         self.stack()
+    }
+
+    /// At a function's return: the stack pointer that it had at its entry.
+    #[inline(always)]
+    pub fn frame_at_return(self) -> u64 {
+        self.stack().wrapping_sub(abi::TAKEN_BY_RETURN)
     }
 }
