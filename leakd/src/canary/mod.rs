@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use leakd_common::target::Counter;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, OwnProbe};
 use child::Truth;
 use trap::Trap;
 
@@ -143,9 +143,9 @@ impl Canary {
     }
 
     /// What a trap costs; its function is probed for as long as that takes.
-    fn trap(&mut self, engine: &Engine, trap: Trap) -> Result<f64, CanaryError> {
+    fn trap(&mut self, probe: &OwnProbe, trap: Trap) -> Result<f64, CanaryError> {
         let bare = self.measure(trap.order())?;
-        let link = engine.probe_own_function(trap.function() as usize as u64, self.child.id())?;
+        let link = probe.put_in(trap.function() as usize as u64, self.child.id())?;
         let probed = self.measure(trap.order())?;
         drop(link);
         Ok((probed - bare).max(0.0))
@@ -164,8 +164,9 @@ impl Drop for Canary {
 /// Traces the canary; it must be seen exactly.
 pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
     let mut canary = Canary::start()?;
-    let emulated_trap_ns = canary.trap(engine, Trap::Emulated)?;
-    let single_stepped_trap_ns = canary.trap(engine, Trap::SingleStepped)?;
+    let probe = engine.own_probe()?;
+    let emulated_trap_ns = canary.trap(&probe, Trap::Emulated)?;
+    let single_stepped_trap_ns = canary.trap(&probe, Trap::SingleStepped)?;
     let bare_pair_ns = canary.pair()?;
     let slot = engine.attach_canary(canary.child.id())?;
     let seen = observe(engine, slot, &mut canary);

@@ -23,6 +23,7 @@ pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
+mod own_probe;
 pub mod page_faults;
 mod plain;
 pub mod probes;
@@ -33,6 +34,8 @@ pub mod stacks;
 pub mod target;
 pub mod watch;
 pub mod window;
+
+pub(crate) use own_probe::OwnProbe;
 
 use std::collections::BTreeMap;
 use std::io;

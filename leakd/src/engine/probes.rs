@@ -1,17 +1,14 @@
 //! The probes of one target: which places of an object, in which order, and
 //! the links that hold them.
 
-use std::fs::File;
 use std::io;
 
 use leakd_common::cookie::{CUSTOM_OWNER, Cookie, Function};
 
 use super::objects::CodeObject;
-use super::{Engine, EngineError, system};
 use crate::allocator::{Cost, Probe};
-use crate::bpf::features::{ProbeMethod, UprobePrograms};
+use crate::bpf::features::UprobePrograms;
 use crate::bpf::link::{self, Link, Places};
-use crate::bpf::program::{ProgramLoader, UprobeAttach};
 use crate::process;
 
 /// Allocators that one target may have, each a heap of its own.
@@ -27,30 +24,6 @@ pub struct ProbedFunction {
     /// The instruction that is single-stepped there, where there is no
     /// cheaper place.
     pub single_stepped: Option<String>,
-}
-
-impl Engine {
-    /// Puts an empty program in at the entry of a function of leakd's own
-    /// program, for a process that runs it; `address`: that of the function
-    /// here. What it adds to a call is the price of the trap alone.
-    pub(crate) fn probe_own_function(&self, address: u64, pid: u32) -> Result<Link, EngineError> {
-        let own = std::process::id();
-        let mapping = process::mappings(own)?
-            .into_iter()
-            .find(|mapping| (mapping.begin..mapping.end).contains(&address))
-            .ok_or_else(|| io::Error::other("leakd's own code is mapped nowhere"))
-            .map_err(system("the canary's functions"))?;
-        let mut places = Places::default();
-        places.push(address - mapping.begin + mapping.offset, 0);
-        let attach = match self.programs.method {
-            ProbeMethod::Perf => UprobeAttach::Perf,
-            ProbeMethod::Session | ProbeMethod::Multi => UprobeAttach::Multi,
-        };
-        let program = ProgramLoader::new(&self.object)?.load("floor", attach)?;
-        File::open("/proc/self/exe")
-            .and_then(|file| link::attach(&program, &file, &places, pid, false))
-            .map_err(system("a probe in the canary"))
-    }
 }
 
 /// A function that allocates and is not under probe all the same.
@@ -116,8 +89,7 @@ impl Probes {
         wanted.extend(object.discovery.custom.iter().map(|probe| (probe, CUSTOM_OWNER)));
         let module = object.file.path().display().to_string();
         if wanted.iter().any(|(probe, _)| may_throw(probe)) && memory_is_limited(pid) {
-            let thrower = |(probe, _): &(&Probe, u8)| may_throw(probe);
-            for (probe, _) in wanted.extract_if(.., |one| thrower(one)) {
+            for (probe, _) in wanted.extract_if(.., |(probe, _)| may_throw(probe)) {
                 let (symbol, module) = (probe.symbol.clone(), module.clone());
                 self.unprobed.push(UnprobedFunction { symbol, module, reason: MAY_THROW });
             }
