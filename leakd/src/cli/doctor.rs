@@ -121,8 +121,8 @@ fn methods(method: ProbeMethod) -> Vec<Row> {
             if session {
                 "one trap an entry; none at the return of what is not sampled"
             } else {
-                "before 6.13: entry and return probes instead; a C++ program on jemalloc or \
-                 tcmalloc is aborted when its operator new throws"
+                "before 6.13: entry and return probes instead; operator new of jemalloc or \
+                 tcmalloc, asked for more than any machine has, aborts its program"
             },
         ),
         row(

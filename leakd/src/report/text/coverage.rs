@@ -116,11 +116,10 @@ pub fn push_warnings(page: &mut Page, target: &Target) {
     if let Some(first) = coverage.unprobed.first() {
         let others = coverage.unprobed.len() - 1;
         warn(format!(
-            "{}{} in {} {} not traced: {}. What {} out is missing here.",
+            "{} in {}{} not traced: {}. What {} out is missing here.",
             safe_within(&demangle(&first.symbol), 64),
-            if others > 0 { format!(" and {others} like it") } else { String::new() },
             safe_within(base_name(&first.module), 64),
-            if others > 0 { "are" } else { "is" },
+            if others > 0 { format!(" and {others} like it are") } else { " is".to_owned() },
             safe_within(&first.reason, 256),
             if others > 0 { "they hand" } else { "it hands" },
         ));
