@@ -9,7 +9,7 @@ use super::args::AttachArguments;
 use super::show::{Form, show_report, status_of};
 use super::status;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Answer, Ask, Attached, ErrorCode, Which};
+use crate::protocol::{Answer, Ask, Attached, ErrorCode, MOST_SITES, Which};
 use crate::report::Report;
 use crate::terminal::safe;
 
@@ -122,10 +122,9 @@ fn any_running(client: &mut Client, pids: &[u32]) -> anyhow::Result<bool> {
 /// The report of a process; of one that has just ended, the daemon may be
 /// looking up names still.
 fn report_of(client: &mut Client, pid: u32, arguments: &AttachArguments) -> anyhow::Result<Report> {
-    let output = &arguments.trace.output;
     let question = Ask::Report {
         which: Which { pid: Some(pid), ..Which::default() },
-        top: Some(if output.json { 10_000 } else { output.top }),
+        top: Some(arguments.trace.output.sites().unwrap_or(MOST_SITES)),
         min_age_ms: Some(arguments.min_age().as_millis() as u64),
     };
     let end = Instant::now() + LAST_REPORT;

@@ -12,18 +12,16 @@ use super::tracing::{age_for, cpus, snapshot};
 use super::view;
 use crate::config::{Count, LogLevel, Mode, Percent};
 use crate::protocol::{
-    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, OwnView,
-    ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView, Welcome, Which,
+    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, MOST_SITES,
+    OwnView, ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView, Welcome, Which,
 };
 use crate::report::{self, model};
 use crate::watch::read;
 
 /// Processes in an answer, if the client does not say.
 const DEFAULT_LIMIT: usize = 1000;
-/// Call sites of each process in a report, if the client does not say ...
+/// Call sites of each process in a report, if the client does not say.
 const DEFAULT_TOP: usize = 100;
-/// ... and at most.
-const MOST_TOP: usize = 10_000;
 /// What is waited for, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(5);
 
@@ -151,19 +149,15 @@ impl Core {
         if let Some(pid) = pid.filter(|_| processes.is_empty()) {
             return failure(ErrorCode::NotFound, format!("no process {pid} is watched"));
         }
-        let outstanding =
-            |view: &ProcessView| view.trace.as_ref().map_or(0, |trace| trace.outstanding_bytes);
-        let cost = |view: &ProcessView| {
-            view.trace.as_ref().map_or(0.0, |trace| trace.governor.cost_percent)
-        };
+        let cost = |view: &ProcessView| view.cost_percent().unwrap_or(-1.0);
         processes.sort_by(|one, other| {
             match sort {
                 Sort::Growth => {
                     other.growth.bytes_per_second.total_cmp(&one.growth.bytes_per_second)
                 }
-                Sort::Outstanding => outstanding(other).cmp(&outstanding(one)),
+                Sort::Outstanding => other.outstanding_bytes().cmp(&one.outstanding_bytes()),
                 Sort::Cost => cost(other).total_cmp(&cost(one)),
-                Sort::Memory => other.anonymous_bytes.cmp(&one.anonymous_bytes),
+                Sort::Memory => other.taken_bytes().cmp(&one.taken_bytes()),
                 Sort::Pid => std::cmp::Ordering::Equal,
             }
             .then_with(|| one.pid.cmp(&other.pid))
@@ -350,7 +344,7 @@ impl Core {
             let _ = reply.send(failure(ErrorCode::NotFound, format!("{what}: {hint}")));
             return;
         }
-        let top = top.unwrap_or(DEFAULT_TOP).min(MOST_TOP);
+        let top = top.unwrap_or(DEFAULT_TOP).min(MOST_SITES);
         let symbolizer = self.trace.as_ref().map(|trace| Arc::clone(trace.symbolizer()));
         let began_at = self.began_at;
         tokio::task::spawn_blocking(move || {

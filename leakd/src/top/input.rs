@@ -7,8 +7,8 @@ use super::action::{self, Action};
 use super::draw;
 use super::message::Order;
 use super::rows::{PROCESS_ORDERS, SITE_ORDERS};
-use super::state::{Goes, MOST_SITES, Page, Question, SITES, State, who};
-use crate::protocol::Ask;
+use super::state::{Goes, Page, Question, SITES, State, who};
+use crate::protocol::{Ask, MOST_SITES};
 
 /// Lines that the wheel moves.
 const WHEEL: isize = 3;

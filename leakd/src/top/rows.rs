@@ -99,23 +99,6 @@ impl Filter {
     }
 }
 
-/// Outstanding bytes of a process.
-pub fn held(process: &ProcessView) -> u64 {
-    process.trace.as_ref().map_or(0, |trace| trace.outstanding_bytes)
-}
-
-/// What tracing costs a process, in percent of its time; `None`: it is not
-/// under trace.
-pub fn cost(process: &ProcessView) -> Option<f64> {
-    let trace = process.trace.as_ref().filter(|trace| trace.active)?;
-    Some(trace.governor.cost_percent)
-}
-
-/// Anonymous memory, resident or in swap: what the process took.
-pub fn memory(process: &ProcessView) -> u64 {
-    process.anonymous_bytes.saturating_add(process.swap_bytes)
-}
-
 /// Whether a process is of interest without being asked for.
 pub fn interesting(process: &ProcessView) -> bool {
     let idle = matches!(process.stage, Stage::Watched | Stage::Excluded);
@@ -132,11 +115,12 @@ pub fn processes(
 ) -> Vec<u32> {
     let fits =
         |process: &ProcessView| (every || interesting(process)) && filter.fits_process(process);
+    let cost = |process: &ProcessView| process.cost_percent().unwrap_or(-1.0);
     let compare = |one: &ProcessView, other: &ProcessView| match sort {
         Sort::Growth => growth(other).total_cmp(&growth(one)),
-        Sort::Outstanding => held(other).cmp(&held(one)),
-        Sort::Cost => cost(other).unwrap_or(-1.0).total_cmp(&cost(one).unwrap_or(-1.0)),
-        Sort::Memory => memory(other).cmp(&memory(one)),
+        Sort::Outstanding => other.outstanding_bytes().cmp(&one.outstanding_bytes()),
+        Sort::Cost => cost(other).total_cmp(&cost(one)),
+        Sort::Memory => other.taken_bytes().cmp(&one.taken_bytes()),
         Sort::Pid => Ordering::Equal,
     };
     let ties = |one: &ProcessView, other: &ProcessView| {

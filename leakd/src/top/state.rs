@@ -12,8 +12,6 @@ use crate::report::model::{Site, Target};
 const SAID_FOR: Duration = Duration::from_secs(8);
 /// Call sites that are asked for at first.
 pub const SITES: usize = 200;
-/// And at most.
-pub const MOST_SITES: usize = 10_000;
 
 /// Where we are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,10 +239,10 @@ impl State {
     /// Another size of the screen.
     pub fn resize(&mut self, size: (u16, u16)) {
         self.size = size;
-        let height = |page| super::draw::rows(page, size);
-        self.process_list.set_height(height(Page::Processes));
-        self.site_list.set_height(height(Page::Sites));
-        self.frame_list.set_height(height(Page::Stack));
+        let height = super::draw::rows(size);
+        self.process_list.set_height(height);
+        self.site_list.set_height(height);
+        self.frame_list.set_height(height);
     }
 
     /// Orders what has to be asked from now on, if that has changed.
