@@ -8,6 +8,7 @@
 //! | [`floor`] | programs that do nothing, to measure the others against |
 //! | [`lifecycle`] | fork, exec and thread exit |
 //! | [`page_fault`] | page faults, by call site |
+//! | [`registers`] | which register of user code is which |
 //! | [`ring`] | announcements to user space |
 //! | [`support`] | the few things the BPF target lacks or spells oddly |
 #![no_std]
@@ -20,6 +21,7 @@ mod floor;
 mod ledger;
 mod lifecycle;
 mod page_fault;
+mod registers;
 mod ring;
 mod support;
 mod unwind;

@@ -8,6 +8,7 @@ use crate::{
     allocator::no_private_stack,
     ledger::{TARGETS, count},
     lifecycle::slot_of,
+    registers::Registers,
     ring,
     support::{add, opaque},
     unwind::{self, Walk},
@@ -20,7 +21,6 @@ use aya_ebpf::{
     macros::{btf_map, tracepoint},
     programs::TracePointContext,
 };
-use core::ptr::read_volatile;
 use leakd_common::{
     event::EventKind,
     page_fault::{PAGE_FAULT_SITES, PageFaultKey, PageFaultSite},
@@ -87,13 +87,8 @@ fn at_fault(tgid: u32, epoch: u32) -> Option<Walk> {
         if registers.is_null() {
             return None;
         }
-        Some(Walk::at_instruction(
-            read_volatile(&raw const (*registers).rip),
-            read_volatile(&raw const (*registers).rsp),
-            read_volatile(&raw const (*registers).rbp),
-            tgid,
-            epoch,
-        ))
+        let (instruction, stack, frame_pointer) = Registers::of_task(registers);
+        Some(Walk::at_instruction(instruction, stack, frame_pointer, tgid, epoch))
     }
 }
 

@@ -37,10 +37,10 @@ fn main() -> std::io::Result<()> {
     )?;
     press(&mut state, KeyCode::Home);
     press(&mut state, KeyCode::Enter);
-    let pid = state.whose.map_or(0, |who| who.0);
-    let target = Box::new(MACHINE.target(pid));
+    let who = state.whose.unwrap_or_default();
+    let target = Box::new(MACHINE.target(who.0));
     let begin = Instant::now();
-    state.update(Message::Sites(pid, Ok(target)));
+    state.update(Message::Sites(who, Ok(target)));
     println!("{:<28}{:>10.2?}", "call sites: new figures", begin.elapsed());
     measure("call sites: down", &mut state, &[KeyCode::Down])?;
     measure("call sites: end, home", &mut state, &[KeyCode::End, KeyCode::Home])?;

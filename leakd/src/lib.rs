@@ -3,6 +3,8 @@
 //! Data goes one way: probe -> ledger (BPF maps) -> snapshot -> report model
 //! -> renderers. `docs/ARCHITECTURE.md` is the map.
 
+#[cfg(test)]
+mod allocation_peak;
 pub mod allocator;
 pub mod bpf;
 pub mod canary;

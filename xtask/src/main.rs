@@ -74,7 +74,7 @@ enum Command {
     },
     /// Check format, warnings, dependencies and file sizes
     Lint,
-    /// All that continuous integration runs: lint, test, vm
+    /// All that continuous integration runs: lint, test
     Ci,
 }
 

@@ -4,7 +4,8 @@
 use super::{NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, no_private_stack};
 use crate::{
     ledger::{Blocks, Sites, TARGETS, count, weight},
-    support::{Registers, opaque, read_user},
+    registers::Registers,
+    support::{opaque, read_user},
     unwind::{self, Walk},
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};

@@ -3,7 +3,7 @@
 use super::{NO_STACK_FREE, THREADS, no_private_stack};
 use crate::{
     ledger::{Blocks, count},
-    support::Registers,
+    registers::Registers,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};
 use core::ffi::c_void;

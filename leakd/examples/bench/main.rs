@@ -9,6 +9,7 @@ mod blocks;
 mod child;
 mod figure;
 mod floor;
+mod heal;
 mod kernel_memory;
 mod leakctl;
 mod machine;
@@ -68,11 +69,20 @@ enum Part {
     Blocks,
     /// The unwind tables of a running postgres.
     Tables,
+    /// Stacks through a library that was just loaded.
+    Heal,
 }
 
 impl Part {
-    const ALL: [Self; 6] =
-        [Self::Traps, Self::Pairs, Self::Programs, Self::Attach, Self::Blocks, Self::Tables];
+    const ALL: [Self; 7] = [
+        Self::Traps,
+        Self::Pairs,
+        Self::Programs,
+        Self::Attach,
+        Self::Blocks,
+        Self::Tables,
+        Self::Heal,
+    ];
 
     const fn title(self) -> &'static str {
         match self {
@@ -82,6 +92,7 @@ impl Part {
             Self::Attach => "a busy redis-server",
             Self::Blocks => "a million outstanding blocks",
             Self::Tables => "unwind tables of a postgres",
+            Self::Heal => "a library that was just loaded",
         }
     }
 }
@@ -130,6 +141,7 @@ fn measure(part: Part, arguments: &Arguments) -> Result<Vec<Figure>> {
         Part::Attach => attach::run(&mut engine, rounds),
         Part::Blocks => blocks::run(&program, &mut engine, rounds),
         Part::Tables => tables::run(rounds),
+        Part::Heal => heal::run(&mut engine, rounds),
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
 use aya::programs::TracePoint;
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 
 use super::diagnostics::{self, Diagnostics};
 
@@ -51,10 +51,10 @@ impl BpfObject {
     /// Makes the maps. `fork_child_offset` is where sched:sched_process_fork
     /// has its `child_pid`.
     pub fn load(fork_child_offset: u32) -> Result<Self, ObjectError> {
-        let btf = Btf::from_sys_fs().ok();
         let level = diagnostics::level();
         let mut ebpf = EbpfLoader::new()
-            .btf(btf.as_ref())
+            // Nothing in the object is relocated by the kernel's own types.
+            .btf(None)
             .override_global("FORK_CHILD_OFFSET", &fork_child_offset, true)
             .override_global(aya_log::LEVEL, &level, true)
             .load(BYTES)?;

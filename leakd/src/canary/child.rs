@@ -1,9 +1,10 @@
 //! The process that leakd tries its probes on: a known pattern of allocations,
 //! leaks and frees, under a seccomp filter as containers have one.
 
+use super::trap::Trap;
 use std::ffi::c_void;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "canary-child";
@@ -23,15 +24,23 @@ impl Truth {
     pub const FAILED: u64 = 2;
 }
 
-/// Pairs of malloc and free in a measurement.
-pub const PAIRS: u32 = 20_000;
+/// Pairs of malloc and free in a round of a measurement ...
+const PAIRS: u64 = 100;
+/// ... calls of a probed function ...
+const CALLS: u64 = 100;
+/// ... and the most rounds.
+const ROUNDS: usize = 200;
+/// A measurement that has taken so long is good enough: where traps are slow
+/// (single-stepped probes, emulated machines), nobody is to wait for it.
+const ENOUGH: Duration = Duration::from_millis(30);
 
 /// A size that no allocator can hand out.
 const HUGE: usize = isize::MAX as usize - 4096;
 
 /// Runs the child's side. It obeys single bytes on its standard input, and
-/// answers each with one line: `p` does the pattern, `m` measures. Ends with
-/// its input. Allocates nothing but the pattern once it has said `ready`.
+/// answers each with one line: `p` does the pattern; `m` measures a pair of
+/// malloc and free, and [`Trap::order`] a call, in picoseconds. Ends with its
+/// input. Allocates nothing but the pattern once it has said `ready`.
 pub fn run() -> i32 {
     let filtered = filter_system_calls();
     answer(if filtered { b"ready\n" } else { b"unfiltered\n" });
@@ -47,8 +56,14 @@ pub fn run() -> i32 {
                 pattern();
                 answer(b"done\n");
             }
-            b'm' => answer_number(measure()),
-            _ => return 2,
+            b'm' => answer_number(median(PAIRS, pairs)),
+            order => match [Trap::Emulated, Trap::SingleStepped]
+                .into_iter()
+                .find(|trap| trap.order() == order)
+            {
+                Some(trap) => answer_number(median(CALLS, || calls(trap))),
+                None => return 2,
+            },
         }
     }
 }
@@ -108,15 +123,39 @@ fn pattern() {
     }
 }
 
-/// Nanoseconds for [`PAIRS`] pairs of malloc and free.
-#[inline(never)]
-fn measure() -> u64 {
+/// Picoseconds of each of the `count` things in a round: the median of the
+/// rounds, since some are interrupted.
+fn median(count: u64, round: impl Fn()) -> u64 {
+    let mut rounds = [0; ROUNDS];
+    let mut done = 0;
     let start = Instant::now();
+    while done < ROUNDS && (done == 0 || start.elapsed() < ENOUGH) {
+        let begin = Instant::now();
+        round();
+        rounds[done] = begin.elapsed().as_nanos() as u64 * 1000 / count;
+        done += 1;
+    }
+    // In place: it must not allocate.
+    rounds[..done].sort_unstable();
+    rounds[done / 2]
+}
+
+/// [`PAIRS`] pairs of malloc and free.
+#[inline(never)]
+fn pairs() {
     for _ in 0..PAIRS {
         // SAFETY: the block is freed once.
         unsafe { libc::free(black_box(libc::malloc(black_box(64)))) };
     }
-    start.elapsed().as_nanos() as u64
+}
+
+/// [`CALLS`] calls of a function that may be probed.
+#[inline(never)]
+fn calls(trap: Trap) {
+    let function = black_box(trap.function());
+    for _ in 0..CALLS {
+        function();
+    }
 }
 
 /// Allows what was known before uretprobe(2) came (number 335), and the calls

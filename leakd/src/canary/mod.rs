@@ -3,6 +3,7 @@
 //! also learns what the probes cost on this machine.
 
 pub mod child;
+pub mod trap;
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use leakd_common::target::Counter;
 
-use crate::engine::{Engine, EngineError};
-use child::{PAIRS, Truth};
+use crate::engine::{Engine, EngineError, OwnProbe};
+use child::Truth;
+use trap::Trap;
 
 /// What the canary found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +25,11 @@ pub struct CanaryReport {
     pub traced_pair_ns: f64,
     /// The same where sampling leaves the block out.
     pub left_out_pair_ns: f64,
+    /// A trap alone, where the kernel emulates the probed instruction, in
+    /// nanoseconds.
+    pub emulated_trap_ns: f64,
+    /// The same where the kernel single-steps it.
+    pub single_stepped_trap_ns: f64,
 }
 
 impl CanaryReport {
@@ -124,10 +131,24 @@ impl Canary {
         }
     }
 
-    fn measure(&mut self) -> Result<f64, CanaryError> {
-        let nanoseconds: u64 =
-            self.order(b'm')?.parse().map_err(|_| io::Error::other("no number"))?;
-        Ok(nanoseconds as f64 / f64::from(PAIRS))
+    /// Nanoseconds of each thing that it does upon an order.
+    fn measure(&mut self, order: u8) -> Result<f64, CanaryError> {
+        let picoseconds: u64 =
+            self.order(order)?.parse().map_err(|_| io::Error::other("no number"))?;
+        Ok(picoseconds as f64 / 1000.0)
+    }
+
+    fn pair(&mut self) -> Result<f64, CanaryError> {
+        self.measure(b'm')
+    }
+
+    /// What a trap costs; its function is probed for as long as that takes.
+    fn trap(&mut self, probe: &OwnProbe, trap: Trap) -> Result<f64, CanaryError> {
+        let bare = self.measure(trap.order())?;
+        let link = probe.put_in(trap.function() as usize as u64, self.child.id())?;
+        let probed = self.measure(trap.order())?;
+        drop(link);
+        Ok((probed - bare).max(0.0))
     }
 }
 
@@ -143,12 +164,21 @@ impl Drop for Canary {
 /// Traces the canary; it must be seen exactly.
 pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
     let mut canary = Canary::start()?;
-    let bare_pair_ns = canary.measure()?;
+    let probe = engine.own_probe()?;
+    let emulated_trap_ns = canary.trap(&probe, Trap::Emulated)?;
+    let single_stepped_trap_ns = canary.trap(&probe, Trap::SingleStepped)?;
+    let bare_pair_ns = canary.pair()?;
     let slot = engine.attach_canary(canary.child.id())?;
     let seen = observe(engine, slot, &mut canary);
     engine.detach(slot);
     let (traced_pair_ns, left_out_pair_ns) = seen?;
-    Ok(CanaryReport { bare_pair_ns, traced_pair_ns, left_out_pair_ns })
+    Ok(CanaryReport {
+        bare_pair_ns,
+        traced_pair_ns,
+        left_out_pair_ns,
+        emulated_trap_ns,
+        single_stepped_trap_ns,
+    })
 }
 
 /// Nanoseconds of a pair that is recorded, and of one that is left out.
@@ -169,8 +199,8 @@ fn observe(engine: &mut Engine, slot: u16, canary: &mut Canary) -> Result<(f64, 
             return Err(CanaryError::Wrong { what, seen, truth });
         }
     }
-    let recorded = canary.measure()?;
+    let recorded = canary.pair()?;
     // The pairs are small: as good as none of them is sampled.
     engine.set_sample_bytes(slot, u64::MAX)?;
-    Ok((recorded, canary.measure()?))
+    Ok((recorded, canary.pair()?))
 }

@@ -94,6 +94,13 @@ pub struct OutputArguments {
     pub all_frames: bool,
 }
 
+impl OutputArguments {
+    /// Call sites of each process that are listed; `None`: all.
+    pub fn sites(&self) -> Option<usize> {
+        (!self.json).then_some(self.top)
+    }
+}
+
 /// What to trace, and how.
 #[derive(Debug, Args)]
 pub struct TraceArguments {
@@ -142,6 +149,7 @@ impl TraceArguments {
             sample_bytes: self.sample_bytes,
             quota: self.max_blocks,
             method_limit: method_limit(),
+            ..Settings::default()
         }
     }
 }

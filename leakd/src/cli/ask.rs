@@ -1,5 +1,6 @@
 //! The commands that ask the daemon and show what it says.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,9 +11,13 @@ use super::daemon_args::{
 use super::show::{Form, show_report, status_of};
 use super::status as exit;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Answer, Ask, Event, EventKind, ProcessView, Stage, Status, Verdict, Which};
+use crate::protocol::{
+    Answer, Ask, Event, EventKind, MOST_SITES, ProcessView, Stage, Status, Verdict, Which,
+};
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
+/// Figures of a status that are older than this need to be told.
+const STALE_MS: u64 = 3000;
 /// Columns of a line.
 const NAME: usize = 15;
 
@@ -90,11 +95,13 @@ fn render_status(status: &Status) -> String {
         Some(error) => lines.push(format!("tracing   NOT POSSIBLE: {}", safe(error))),
         None => lines.push(format!(
             "tracing   {} of at most {} targets; a malloc and free pair takes \
-             {:.0} ns, {:.0} ns traced",
+             {:.0} ns, {:.0} ns traced; a trap {:.0} ns, single-stepped {:.0} ns",
             tracing.targets,
             tracing.max_targets,
             tracing.bare_pair_ns.unwrap_or(0.0),
-            tracing.traced_pair_ns.unwrap_or(0.0)
+            tracing.traced_pair_ns.unwrap_or(0.0),
+            tracing.emulated_trap_ns.unwrap_or(0.0),
+            tracing.single_stepped_trap_ns.unwrap_or(0.0)
         )),
     }
     if tracing.lost > 0 {
@@ -119,6 +126,9 @@ fn render_status(status: &Status) -> String {
         lines.push(format!("          LAST RELOAD REFUSED: {}", safe(error)));
     }
     lines.push(format!("clients   {}", status.clients));
+    if status.age_ms > STALE_MS {
+        lines.push(format!("          BUSY: these figures are {} old", time(status.age_ms)));
+    }
     wrapped(&lines)
 }
 
@@ -188,14 +198,12 @@ fn row(process: &ProcessView) -> String {
             format!("{tilde}{}", bytes(trace.outstanding_bytes))
         },
     );
-    let cost = trace
-        .filter(|trace| trace.active)
-        .map_or_else(|| "-".to_owned(), |trace| format!("{:.1} %", trace.governor.cost_percent));
+    let cost = process.cost_percent().map_or_else(|| "-".to_owned(), |cost| format!("{cost:.1} %"));
     let mut text = format!(
         "{:>7} {} {:>8} {:>9} {:>9} {:>6} {} {}\n",
         process.pid,
         pad(&safe_within(&process.comm, NAME), NAME),
-        bytes(process.anonymous_bytes.saturating_add(process.swap_bytes)),
+        bytes(process.taken_bytes()),
         growth,
         held,
         cost,
@@ -228,15 +236,11 @@ fn stage(process: &ProcessView) -> &'static str {
     }
 }
 
-/// A verdict in a word.
-pub fn verdict(verdict: Verdict) -> &'static str {
+/// A verdict in a word, loud where somebody should look.
+fn verdict(verdict: Verdict) -> Cow<'static, str> {
     match verdict {
-        Verdict::Undetermined => "undetermined",
-        Verdict::WarmUp => "warm-up",
-        Verdict::Stable => "stable",
-        Verdict::CacheLike => "cache-like",
-        Verdict::Growing => "GROWING",
-        Verdict::Leak => "LEAK",
+        Verdict::Growing | Verdict::Leak => verdict.word().to_uppercase().into(),
+        other => other.word().into(),
     }
 }
 
@@ -244,12 +248,13 @@ pub fn verdict(verdict: Verdict) -> &'static str {
 pub fn report(arguments: &ReportArguments) -> anyhow::Result<u8> {
     let which = Which {
         pid: arguments.pid,
+        start_time: None,
         unit: arguments.unit.clone(),
         all: arguments.all || (arguments.pid.is_none() && arguments.unit.is_none()),
     };
     let question = Ask::Report {
         which,
-        top: Some(if arguments.output.json { 10_000 } else { arguments.output.top }),
+        top: Some(arguments.output.sites().unwrap_or(MOST_SITES)),
         min_age_ms: arguments.min_age.map(|age| age.as_millis() as u64),
     };
     let report = match ask(&arguments.daemon.socket, question)? {
@@ -301,12 +306,12 @@ pub fn watch(arguments: &WatchArguments) -> anyhow::Result<u8> {
 
 fn line(event: &Event) -> String {
     let time = event.time.get(11..19).unwrap_or("");
-    format!("{} {} {}\n", safe(time), pad(verdict(event.verdict), 12), safe(&event.message))
+    format!("{} {} {}\n", safe(time), pad(&verdict(event.verdict), 12), safe(&event.message))
 }
 
 /// `leakctl detach`
 pub fn detach(arguments: &DetachArguments) -> anyhow::Result<u8> {
-    say_done(ask(&arguments.daemon.socket, Ask::Detach { pid: arguments.pid })?)
+    say_done(ask(&arguments.daemon.socket, Ask::Detach { pid: arguments.pid, start_time: None })?)
 }
 
 /// `leakctl set`

@@ -54,6 +54,15 @@ pub async fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
                         canary.bare_pair_ns, canary.traced_pair_ns
                     ),
                 ));
+                rows.push(row(
+                    "price of a trap",
+                    &format!("{:.0} ns", canary.emulated_trap_ns),
+                    true,
+                    format!(
+                        "{:.0} ns where the kernel must single-step the probed instruction",
+                        canary.single_stepped_trap_ns
+                    ),
+                ));
                 processes = doctor_stacks::look(engine, arguments).await?;
             }
         },
@@ -112,8 +121,8 @@ fn methods(method: ProbeMethod) -> Vec<Row> {
             if session {
                 "one trap an entry; none at the return of what is not sampled"
             } else {
-                "before 6.13: entry and return probes instead; a C++ program on jemalloc or \
-                 tcmalloc is aborted when its operator new throws"
+                "before 6.13: entry and return probes instead; operator new of jemalloc or \
+                 tcmalloc, asked for more than any machine has, aborts its program"
             },
         ),
         row(

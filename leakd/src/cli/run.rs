@@ -42,7 +42,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     let launched = launch(&mut command, |pid, stage| -> Result<(), EngineError> {
         match (stage, slot) {
             (Stage::Started, _) => slot = Some(trace.attach(pid, SeenFrom::Start)?),
-            (Stage::Mapped, Some(slot)) => trace.engine_mut().refresh(slot)?,
+            (Stage::Mapped, Some(slot)) => trace.engine_mut().refresh_waiting(slot)?,
             (Stage::Mapped, None) => {}
         }
         Ok(())

@@ -30,8 +30,7 @@ pub fn show(
     arguments: &OutputArguments,
     form: Form,
 ) -> anyhow::Result<Report> {
-    let top = if arguments.json { None } else { Some(arguments.top) };
-    let report = build(snapshot, &Settings { min_age_ns, top });
+    let report = build(snapshot, &Settings { min_age_ns, top: arguments.sites() });
     show_report(&report, arguments, form)?;
     Ok(report)
 }

@@ -9,7 +9,7 @@ use super::args::AttachArguments;
 use super::show::{Form, show_report, status_of};
 use super::status;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Answer, Ask, Attached, ErrorCode, Which};
+use crate::protocol::{Answer, Ask, Attached, ErrorCode, MOST_SITES, Which};
 use crate::report::Report;
 use crate::terminal::safe;
 
@@ -34,17 +34,17 @@ pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
     for &pid in &arguments.pids {
         let sample_bytes = Some(arguments.trace.sample_bytes).filter(|bytes| *bytes > 0);
         let for_ms = length.map(|length| length.as_millis() as u64);
-        match client.ask(Ask::Attach { pid, for_ms, sample_bytes }) {
+        match client.ask(Ask::Attach { pid, start_time: None, for_ms, sample_bytes }) {
             Ok(Answer::Attached(attached)) => {
                 say(&attached);
                 if !attached.already {
-                    ours.push(pid);
+                    ours.push((pid, Some(attached.start_time)));
                 }
             }
             other => {
                 // All or nothing, as without a daemon.
-                for pid in ours {
-                    let _ = client.ask(Ask::Detach { pid });
+                for (pid, start_time) in ours {
+                    let _ = client.ask(Ask::Detach { pid, start_time });
                 }
                 other?;
                 anyhow::bail!("the daemon gave a strange answer");
@@ -71,9 +71,9 @@ pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
             None => report = Some(one),
         }
     }
-    for pid in ours {
+    for (pid, start_time) in ours {
         // One that has ended is not under trace any more.
-        let _ = client.ask(Ask::Detach { pid });
+        let _ = client.ask(Ask::Detach { pid, start_time });
     }
     let Some(report) = report else { return Ok(Some(status::CLEAN)) };
     show_report(&report, &arguments.trace.output, Form::Sites)?;
@@ -122,10 +122,9 @@ fn any_running(client: &mut Client, pids: &[u32]) -> anyhow::Result<bool> {
 /// The report of a process; of one that has just ended, the daemon may be
 /// looking up names still.
 fn report_of(client: &mut Client, pid: u32, arguments: &AttachArguments) -> anyhow::Result<Report> {
-    let output = &arguments.trace.output;
     let question = Ask::Report {
         which: Which { pid: Some(pid), ..Which::default() },
-        top: Some(if output.json { 10_000 } else { output.top }),
+        top: Some(arguments.trace.output.sites().unwrap_or(MOST_SITES)),
         min_age_ms: Some(arguments.min_age().as_millis() as u64),
     };
     let end = Instant::now() + LAST_REPORT;

@@ -7,8 +7,10 @@ use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
 
 use super::evidence::{Grower, SiteHistories};
+use super::windows::WindowHistory;
+use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::Target;
-use crate::governor::{Controller, Decision, Load, Prices};
+use crate::governor::{Controller, Decision, Load, Prices, Step};
 use crate::protocol::{Evidence, EvidenceSite, GovernorStep, Point, TraceView};
 use crate::report::{rank, time};
 use crate::watch::history::History;
@@ -19,6 +21,22 @@ struct Reading {
     at: Instant,
     counters: TargetCounters,
     cpu: Duration,
+}
+
+/// Blocks that are kept from one window to the next: each end of one reads all.
+const MOST_KEPT: u64 = 200_000;
+
+/// A window that ends: what its tables hold.
+#[derive(Clone, Copy, Debug)]
+pub struct ClosedWindow<'a> {
+    /// When it began and ended, CLOCK_MONOTONIC in nanoseconds.
+    pub begin_ns: u64,
+    /// Its end.
+    pub end_ns: u64,
+    /// Totals of all sites.
+    pub totals: &'a HashMap<u64, Site>,
+    /// Their blocks.
+    pub blocks: &'a HashMap<u64, SiteBlocks>,
 }
 
 /// A process under trace.
@@ -39,6 +57,7 @@ pub struct Active {
     before: Option<Reading>,
     outstanding: History,
     sites: SiteHistories,
+    windows: WindowHistory,
     /// Call sites that grow.
     pub growers: Vec<Grower>,
     /// Names of these.
@@ -66,6 +85,7 @@ impl Active {
             before: None,
             outstanding: History::default(),
             sites: SiteHistories::default(),
+            windows: WindowHistory::default(),
             growers: Vec::new(),
             places: HashMap::new(),
             totals: (0, 0, 0),
@@ -90,26 +110,50 @@ impl Active {
         self.controller.tick(now, load.as_ref(), &self.prices, budget)
     }
 
-    /// Adds the totals of all sites at `now`; `window`: how long the window was
-    /// open that they are of, if the governor closed it.
-    pub fn learn(
+    /// Adds the totals of all sites at `now`.
+    pub fn learn(&mut self, now: f64, totals: &HashMap<u64, Site>, least_slope: f64) {
+        self.sum_up(now, totals);
+        self.sites.push(now, totals);
+        self.growers = self.sites.growers(totals, least_slope);
+    }
+
+    /// The same at the end of a window; `growth`: that of the process, if it
+    /// grows, in bytes a second.
+    pub fn learn_window(
         &mut self,
         now: f64,
-        totals: &HashMap<u64, Site>,
-        window: Option<f64>,
+        window: &ClosedWindow<'_>,
+        growth: Option<f64>,
         least_slope: f64,
     ) {
+        self.sum_up(now, window.totals);
+        self.windows.push(window.begin_ns, window.end_ns, window.blocks);
+        self.growers = self.windows.growers(window.totals, least_slope, growth);
+    }
+
+    /// Whether probes are in for a second at a time only.
+    pub fn is_in_windows(&self) -> bool {
+        matches!(self.controller.step(), Step::Windows { .. })
+    }
+
+    /// Whether the next window is to begin with empty tables.
+    pub fn is_to_begin_anew(&self) -> bool {
+        self.windows.is_full() || self.totals.1 > MOST_KEPT
+    }
+
+    /// The tables are empty again.
+    pub fn begin_anew(&mut self) {
+        self.sites = SiteHistories::default();
+        self.windows = WindowHistory::default();
+    }
+
+    fn sum_up(&mut self, now: f64, totals: &HashMap<u64, Site>) {
         let sum = |part: fn(&Site) -> u64| {
             totals.values().fold(0u64, |sum, site| sum.saturating_add(part(site)))
         };
         let bytes = sum(Site::outstanding_bytes);
         self.totals = (bytes, sum(Site::outstanding_blocks), totals.len() as u64);
         self.outstanding.push(now, bytes);
-        match window {
-            Some(open) => self.sites.push_window(now, open, totals),
-            None => self.sites.push(now, totals),
-        }
-        self.growers = self.sites.growers(totals, least_slope);
     }
 
     /// The call sites that grow, as far as their names are known; `None`:
@@ -127,7 +171,10 @@ impl Active {
             surviving_share: rank::surviving_share(&grower.totals),
         };
         Some(Evidence {
-            span_ms: self.sites.span().as_millis() as u64,
+            span_ms: match self.windows.span() {
+                0.0 => self.sites.span().as_millis() as u64,
+                span => (span * 1000.0) as u64,
+            },
             sites: self.growers.iter().map(site).collect(),
         })
     }

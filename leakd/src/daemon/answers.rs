@@ -5,24 +5,23 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::core::{Command, Core, Tracing};
+use super::core::{Core, Tracing};
+use super::handle::Command;
 use super::subject::Key;
 use super::tracing::{age_for, cpus, snapshot};
 use super::view;
 use crate::config::{Count, LogLevel, Mode, Percent};
 use crate::protocol::{
-    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, OwnView,
-    ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView, Welcome, Which,
+    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, MOST_SITES,
+    OwnView, ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView, Welcome, Which,
 };
 use crate::report::{self, model};
 use crate::watch::read;
 
 /// Processes in an answer, if the client does not say.
 const DEFAULT_LIMIT: usize = 1000;
-/// Call sites of each process in a report, if the client does not say ...
+/// Call sites of each process in a report, if the client does not say.
 const DEFAULT_TOP: usize = 100;
-/// ... and at most.
-const MOST_TOP: usize = 10_000;
 /// What is waited for, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(5);
 
@@ -50,17 +49,22 @@ impl Core {
                 let standing = self.subjects.values().filter_map(|one| one.standing.clone());
                 Answer::Watching(Welcome { standing: standing.collect() })
             }
-            Ask::Attach { pid, for_ms, sample_bytes } => {
-                tokio::task::block_in_place(|| self.attach(pid, for_ms, sample_bytes))
+            Ask::Attach { pid, start_time, for_ms, sample_bytes } => {
+                let who = (pid, start_time);
+                tokio::task::block_in_place(|| self.attach(who, for_ms, sample_bytes))
                     .unwrap_or_else(Answer::Error)
             }
-            Ask::Detach { pid } => tokio::task::block_in_place(|| self.detach(pid)),
+            Ask::Detach { pid, start_time } => {
+                tokio::task::block_in_place(|| self.detach(pid, start_time))
+            }
             Ask::Set(change) => self.set(&change),
         };
+        // Before the answer: who has it may ask for the status next.
+        self.publish();
         let _ = reply.send(answer);
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let watch = self.lock();
         let pass = watch.last();
         let own = watch.process(std::process::id());
@@ -109,6 +113,8 @@ impl Core {
                 method: method.map(str::to_owned),
                 bare_pair_ns: canary.map(|canary| canary.bare_pair_ns),
                 traced_pair_ns: canary.map(|canary| canary.traced_pair_ns),
+                emulated_trap_ns: canary.map(|canary| canary.emulated_trap_ns),
+                single_stepped_trap_ns: canary.map(|canary| canary.single_stepped_trap_ns),
                 targets: self.active(),
                 max_targets: self.config.trace.max_targets.get() as usize,
                 lost: lost.sum(),
@@ -125,7 +131,9 @@ impl Core {
                 error: self.config_error.clone(),
                 changed: self.changed.clone(),
             },
-            clients: self.clients.load(std::sync::atomic::Ordering::Relaxed),
+            // Told when it is asked for.
+            age_ms: 0,
+            clients: 0,
         }
     }
 
@@ -141,19 +149,15 @@ impl Core {
         if let Some(pid) = pid.filter(|_| processes.is_empty()) {
             return failure(ErrorCode::NotFound, format!("no process {pid} is watched"));
         }
-        let outstanding =
-            |view: &ProcessView| view.trace.as_ref().map_or(0, |trace| trace.outstanding_bytes);
-        let cost = |view: &ProcessView| {
-            view.trace.as_ref().map_or(0.0, |trace| trace.governor.cost_percent)
-        };
+        let cost = |view: &ProcessView| view.cost_percent().unwrap_or(-1.0);
         processes.sort_by(|one, other| {
             match sort {
                 Sort::Growth => {
                     other.growth.bytes_per_second.total_cmp(&one.growth.bytes_per_second)
                 }
-                Sort::Outstanding => outstanding(other).cmp(&outstanding(one)),
+                Sort::Outstanding => other.outstanding_bytes().cmp(&one.outstanding_bytes()),
                 Sort::Cost => cost(other).total_cmp(&cost(one)),
-                Sort::Memory => other.anonymous_bytes.cmp(&one.anonymous_bytes),
+                Sort::Memory => other.taken_bytes().cmp(&one.taken_bytes()),
                 Sort::Pid => std::cmp::Ordering::Equal,
             }
             .then_with(|| one.pid.cmp(&other.pid))
@@ -166,12 +170,12 @@ impl Core {
     /// Puts a process under trace for a client.
     fn attach(
         &mut self,
-        pid: u32,
+        (pid, start_time): (u32, Option<u64>),
         for_ms: Option<u64>,
         sample_bytes: Option<u64>,
     ) -> Result<Answer, Failure> {
         let running = |one: (&Key, &super::subject::Subject)| {
-            (one.0.0 == pid && one.1.active.is_some()).then_some(*one.0)
+            (is_it(one.0, pid, start_time) && one.1.active.is_some()).then_some(*one.0)
         };
         let known = self.subjects.iter().find_map(running);
         let key = match known {
@@ -179,13 +183,15 @@ impl Core {
             None => {
                 self.make_room()?;
                 let sample = sample_bytes.unwrap_or(self.config.trace.sample_bytes.get());
-                self.begin(pid, true, sample)?
+                self.begin(pid, start_time, true, sample)?
             }
         };
         let until = for_ms.and_then(|span| Instant::now().checked_add(Duration::from_millis(span)));
         let subject = self.subjects.get_mut(&key);
         let comm = subject.as_ref().map(|one| one.identity.comm.clone()).unwrap_or_default();
-        let mut attached = Attached { pid, comm, already: known.is_some(), ..Attached::default() };
+        let already = known.is_some();
+        let mut attached =
+            Attached { pid, start_time: key.1, comm, already, ..Attached::default() };
         if let Some(active) = subject.and_then(|subject| subject.active.as_mut()) {
             active.by_hand = true;
             active.until = until;
@@ -230,8 +236,9 @@ impl Core {
         Ok(())
     }
 
-    fn detach(&mut self, pid: u32) -> Answer {
-        let found = self.subjects.iter().find(|(key, one)| key.0 == pid && one.active.is_some());
+    fn detach(&mut self, pid: u32, start_time: Option<u64>) -> Answer {
+        let wanted = |key: &Key| is_it(key, pid, start_time);
+        let found = self.subjects.iter().find(|(key, one)| wanted(key) && one.active.is_some());
         let Some((&key, subject)) = found else {
             return failure(ErrorCode::NotFound, format!("process {pid} is not under trace"));
         };
@@ -305,7 +312,7 @@ impl Core {
         let min_age = min_age_ms.map_or(*self.config.trace.min_age, Duration::from_millis);
         let fits = |key: &Key, subject: &super::subject::Subject| {
             which.all
-                || which.pid == Some(key.0)
+                || which.pid.is_some_and(|pid| is_it(key, pid, which.start_time))
                 || (which.unit.is_some() && which.unit == subject.identity.group.unit)
         };
         let mut kept: Vec<model::Target> = Vec::new();
@@ -337,7 +344,7 @@ impl Core {
             let _ = reply.send(failure(ErrorCode::NotFound, format!("{what}: {hint}")));
             return;
         }
-        let top = top.unwrap_or(DEFAULT_TOP).min(MOST_TOP);
+        let top = top.unwrap_or(DEFAULT_TOP).min(MOST_SITES);
         let symbolizer = self.trace.as_ref().map(|trace| Arc::clone(trace.symbolizer()));
         let began_at = self.began_at;
         tokio::task::spawn_blocking(move || {
@@ -362,6 +369,12 @@ impl Core {
             let _ = reply.send(Answer::Report { report });
         });
     }
+}
+
+/// Whether a client means this process; without a start time, whoever has the
+/// pid.
+fn is_it(key: &Key, pid: u32, start_time: Option<u64>) -> bool {
+    key.0 == pid && start_time.is_none_or(|start_time| key.1 == start_time)
 }
 
 /// What is done with a process.

@@ -1,20 +1,21 @@
 //! The daemon's heart: one task that owns the traces and decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::handle::{Command, Handle, Published};
 use super::log::LogSwitch;
 use super::subject::{Key, Subject};
 use super::{notify, signals::Signals};
 use crate::canary::CanaryReport;
 use crate::config::{self, Config, Loaded};
 use crate::governor;
-use crate::protocol::{Answer, Ask, Event, EventKind};
+use crate::protocol::{Event, EventKind};
 use crate::report::{model, time};
 use crate::trace::Trace;
 use crate::watch::growth::Judge;
@@ -31,15 +32,6 @@ const REPORTS: usize = 2;
 /// Events that a client may be behind.
 const EVENTS: usize = 256;
 
-/// What somebody wants of the core.
-#[derive(Debug)]
-pub struct Command {
-    /// The question.
-    pub ask: Ask,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Answer>,
-}
-
 /// What the core's own tasks tell it.
 #[derive(Debug)]
 pub(super) enum Told {
@@ -47,17 +39,6 @@ pub(super) enum Told {
     Looked(std::io::Result<Pass>),
     /// The last report of a trace that has ended.
     Reported(Key, Box<model::Target>),
-}
-
-/// How to reach the core.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    /// Questions.
-    pub commands: mpsc::Sender<Command>,
-    /// What happens.
-    pub events: broadcast::Sender<Event>,
-    /// Clients that are connected.
-    pub clients: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// What tracing is possible.
@@ -89,7 +70,6 @@ pub struct Core {
     pub(super) idle_since: Instant,
     pub(super) subjects: HashMap<Key, Subject>,
     pub(super) events: broadcast::Sender<Event>,
-    pub(super) clients: Arc<std::sync::atomic::AtomicUsize>,
     pub(super) began: Instant,
     pub(super) began_at: SystemTime,
     pub(super) interval: Duration,
@@ -101,6 +81,9 @@ pub struct Core {
     /// CPUs that leakd takes itself, over the last seconds.
     pub(super) own_rate: f64,
     pub(super) budgets: HashMap<Key, f64>,
+    /// To be traced next.
+    pub(super) queue: VecDeque<Key>,
+    published: watch::Sender<Published>,
     log: LogSwitch,
 }
 
@@ -128,8 +111,8 @@ impl Core {
         let (told, telling) = mpsc::channel(256);
         let most = config.watch.max_processes.get() as usize;
         let watch = Watch::new(judge(&config), most, start.descriptors);
-        let clients = Arc::default();
-        let handle = Handle { commands, events: events.clone(), clients: Arc::clone(&clients) };
+        let (published, status) = watch::channel(Published::default());
+        let handle = Handle { commands, events: events.clone(), clients: Arc::default(), status };
         let core = Self {
             interval: *config.watch.interval,
             config,
@@ -144,7 +127,6 @@ impl Core {
             idle_since: Instant::now(),
             subjects: HashMap::new(),
             events,
-            clients,
             began: Instant::now(),
             began_at: SystemTime::now(),
             told,
@@ -154,8 +136,11 @@ impl Core {
             own_cpu: super::tracing::own_cpu(),
             own_rate: 0.0,
             budgets: HashMap::new(),
+            queue: VecDeque::new(),
+            published,
             log: start.log,
         };
+        core.publish();
         (core, handle, receiver, telling)
     }
 
@@ -183,9 +168,16 @@ impl Core {
                 _ = signals.interrupt.recv() => break,
                 _ = signals.hangup.recv() => self.reload(),
                 Some(command) = commands.recv() => self.answer(command),
+                // One at a time, so that clients are answered in between.
+                () = std::future::ready(()), if !self.queue.is_empty() => {
+                    tokio::task::block_in_place(|| self.begin_next());
+                }
                 () = step(&mut self.trace), if tracing => {}
                 _ = tick.tick(), if tracing => self.tick(),
-                _ = control.tick() => tokio::task::block_in_place(|| self.control()),
+                _ = control.tick() => {
+                    tokio::task::block_in_place(|| self.control());
+                    self.publish();
+                }
                 _ = learn.tick(), if tracing => tokio::task::block_in_place(|| self.learn()),
                 _ = watchdog.tick() => notify::alive(),
                 () = tokio::time::sleep_until(next_look), if !looking => {
@@ -208,6 +200,12 @@ impl Core {
         }
         notify::stopping();
         tracing::info!("ending; all probes go");
+    }
+
+    /// Lets everybody know how it is. `status` is answered from this, and so
+    /// waits for nothing that the core is at.
+    pub(super) fn publish(&self) {
+        self.published.send_replace(Published { status: self.status(), at: Instant::now() });
     }
 
     /// Seconds on the daemon's clock.
@@ -257,8 +255,10 @@ impl Core {
                 tracing::info!("configuration read again");
             }
             Err(error) => {
-                tracing::error!("the configuration stays as it was: {error}");
                 self.config_error = Some(error.to_string());
+                // Who reads of it may ask for the status next.
+                self.publish();
+                tracing::error!("the configuration stays as it was: {error}");
             }
         }
         notify::ready();
@@ -273,6 +273,7 @@ impl Core {
             subject.untraceable = None;
         }
         tokio::task::block_in_place(|| self.decide());
+        self.publish();
     }
 
     /// Tells everybody what happened.

@@ -16,6 +16,11 @@ use crate::watch::read::Identity;
 const KEPT_FOR: Duration = Duration::from_secs(6 * 3600);
 /// ... and of so many.
 const KEPT: usize = 256;
+/// Where the governor lets probes in for a second at a time, a trace goes on for
+/// so many of these ...
+const ENOUGH_WINDOWS: u64 = 20;
+/// ... but for so many times its length at most.
+const MOST_LONGER: u32 = 10;
 
 /// Whether the configuration lets a process be traced without being asked.
 pub(super) fn is_allowed(config: &Config, identity: &Identity) -> bool {
@@ -66,7 +71,7 @@ impl Core {
     pub(super) fn decide(&mut self) {
         self.end_windows();
         self.update_verdicts();
-        self.begin_traces();
+        self.choose_next();
         self.forget();
     }
 
@@ -91,7 +96,16 @@ impl Core {
                 (true, _) => continue,
                 (false, _) if unwanted => "it is not to be traced any more",
                 (false, _) if mode == Mode::Targets => continue,
-                (false, _) if active.began.elapsed() >= *config.window => "its window is over",
+                (false, _) if active.began.elapsed() >= *config.window => {
+                    // The governor's windows show a hundredth of that time.
+                    if active.is_in_windows()
+                        && active.controller.windows() < ENOUGH_WINDOWS
+                        && active.began.elapsed() < *config.window * MOST_LONGER
+                    {
+                        continue;
+                    }
+                    "its window is over"
+                }
                 _ => continue,
             };
             let by_hand = active.by_hand;
@@ -152,8 +166,9 @@ impl Core {
         }
     }
 
-    /// Traces the most promising, as far as there is room.
-    fn begin_traces(&mut self) {
+    /// Chooses the most promising, as far as there is room.
+    fn choose_next(&mut self) {
+        self.queue.clear();
         let suspects: HashSet<u32> = self.subjects.keys().map(|(pid, _)| *pid).collect();
         self.lock().detail(suspects);
         let room = (self.config.trace.max_targets.get() as usize).saturating_sub(self.active());
@@ -173,23 +188,24 @@ impl Core {
                     free.then_some(Candidate { key, promise })
                 })
                 .collect();
-        let mut begun = 0;
         // Some may turn out untraceable: they leave their room to others.
-        for key in choose(candidates, room * 4) {
-            if begun == room {
-                break;
-            }
-            match self.begin(key.0, false, self.config.trace.sample_bytes.get()) {
-                Ok(_) => begun += 1,
-                Err(failure) => {
-                    tracing::info!(
-                        pid = key.0,
-                        "not traced: {}",
-                        crate::terminal::safe(&failure.message)
-                    );
-                    self.note_untraceable(key, failure.message);
-                }
-            }
+        self.queue = choose(candidates, room * 4).into();
+    }
+
+    /// Traces the next one that was chosen, if there is room still.
+    pub(super) fn begin_next(&mut self) {
+        let Some(key) = self.queue.pop_front() else { return };
+        if self.active() >= self.config.trace.max_targets.get() as usize {
+            return self.queue.clear();
+        }
+        let free = |subject: &Subject| subject.is_free(Instant::now());
+        if !self.subjects.get(&key).is_none_or(free) {
+            return; // A client was faster.
+        }
+        let sample_bytes = self.config.trace.sample_bytes.get();
+        if let Err(failure) = self.begin(key.0, Some(key.1), false, sample_bytes) {
+            tracing::info!(pid = key.0, "not traced: {}", crate::terminal::safe(&failure.message));
+            self.note_untraceable(key, failure.message);
         }
     }
 

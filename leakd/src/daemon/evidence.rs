@@ -13,14 +13,9 @@ const FOLLOWED: usize = 128;
 /// Totals that are kept of each.
 const POINTS: usize = 48;
 /// Sites that are told.
-const TOLD: usize = 10;
+pub(super) const TOLD: usize = 10;
 /// Growth of one site that counts, in bytes.
 const LEAST_GROWTH: f64 = 16.0 * 1024.0;
-/// In windows: the least share of blocks that must have outlived theirs.
-const SURVIVING: f64 = 0.9;
-/// In windows: the least number of them that must have told the same.
-const WINDOWS: u32 = 5;
-
 /// A call site that grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grower {
@@ -32,29 +27,12 @@ pub struct Grower {
     pub slope: f64,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Followed {
-    points: VecDeque<Sample>,
-    windows: Windowed,
-}
-
-/// What a site did in windows, together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Windowed {
-    count: u32,
-    allocated: u64,
-    left_bytes: u64,
-    left_blocks: u64,
-}
-
 /// The totals of a target's call sites over time. Bounded.
 #[derive(Clone, Debug, Default)]
 pub struct SiteHistories {
-    sites: HashMap<u64, Followed>,
+    sites: HashMap<u64, VecDeque<Sample>>,
     begin: Option<f64>,
     now: f64,
-    /// Seconds that windows were open.
-    open: f64,
 }
 
 impl SiteHistories {
@@ -63,30 +41,12 @@ impl SiteHistories {
         self.begin.get_or_insert(now);
         self.now = now;
         self.follow(totals);
-        for (key, followed) in &mut self.sites {
+        for (key, points) in &mut self.sites {
             let bytes = totals.get(key).map_or(0, Site::outstanding_bytes);
-            if followed.points.len() == POINTS {
-                followed.points.pop_front();
+            if points.len() == POINTS {
+                points.pop_front();
             }
-            followed.points.push_back(Sample { time: now, bytes });
-        }
-    }
-
-    /// Adds the totals of a window that was open for `open` seconds.
-    pub fn push_window(&mut self, now: f64, open: f64, totals: &HashMap<u64, Site>) {
-        self.begin.get_or_insert(now - open);
-        self.now = now;
-        self.open += open;
-        self.follow(totals);
-        for (key, followed) in &mut self.sites {
-            // Tables began empty: no line leads over the gap.
-            followed.points.clear();
-            let Some(site) = totals.get(key) else { continue };
-            let windows = &mut followed.windows;
-            windows.count += 1;
-            windows.allocated += site.allocated_blocks;
-            windows.left_bytes += site.outstanding_bytes();
-            windows.left_blocks += site.outstanding_blocks();
+            points.push_back(Sample { time: now, bytes });
         }
     }
 
@@ -126,32 +86,17 @@ impl SiteHistories {
         let mut growers: Vec<Grower> = self
             .sites
             .iter()
-            .filter_map(|(key, followed)| {
+            .filter_map(|(key, points)| {
                 let totals = *totals.get(key)?;
-                let slope = match followed.windows {
-                    Windowed { count: 0, .. } => {
-                        let points: Vec<Sample> = followed.points.iter().copied().collect();
-                        let judgement = judge.span(&points, 0.0)?;
-                        (judgement.trend == Trend::Growing).then_some(judgement.slope)?
-                    }
-                    windows => windows.slope(self.open, judge.least_slope)?,
-                };
-                Some(Grower { site: *key, totals, slope })
+                let points: Vec<Sample> = points.iter().copied().collect();
+                let judgement = judge.span(&points, 0.0)?;
+                let grows = judgement.trend == Trend::Growing;
+                grows.then_some(Grower { site: *key, totals, slope: judgement.slope })
             })
             .collect();
         growers.sort_by(|one, other| other.slope.total_cmp(&one.slope));
         growers.truncate(TOLD);
         growers
-    }
-}
-
-impl Windowed {
-    /// Bytes a second that outlived their windows, if nearly all did.
-    fn slope(&self, open: f64, least: f64) -> Option<f64> {
-        let surviving = self.left_blocks as f64 / self.allocated.max(1) as f64;
-        let slope = self.left_bytes as f64 / open.max(1e-3);
-        let counts = self.count >= WINDOWS && surviving >= SURVIVING && slope >= least;
-        counts.then_some(slope)
     }
 }
 
@@ -190,23 +135,6 @@ mod tests {
         assert_eq!(histories.span(), Duration::from_secs(115));
     }
 
-    /// Check that in windows, a site is told of which nearly nothing was freed
-    /// again and again, and not one whose blocks are in flight.
-    #[test]
-    fn windows_tell() {
-        let mut histories = SiteHistories::default();
-        let totals = HashMap::from([(1, site(100, 1)), (2, site(10_000, 9_000))]);
-        for window in 0..4 {
-            histories.push_window(f64::from(window) * 20.0, 1.0, &totals);
-        }
-        assert!(histories.growers(&totals, 1000.0).is_empty(), "too few");
-        histories.push_window(100.0, 1.0, &totals);
-        let growers = histories.growers(&totals, 1000.0);
-        assert_eq!(growers.len(), 1);
-        assert_eq!(growers[0].site, 1);
-        assert!((growers[0].slope - 99.0 * 1024.0).abs() < 1.0);
-    }
-
     /// Check that however many sites there are, few are followed.
     #[test]
     fn bounded() {
@@ -217,6 +145,6 @@ mod tests {
             histories.push(round as f64, &totals);
             assert!(histories.sites.len() <= 2 * FOLLOWED);
         }
-        assert!(histories.sites.values().all(|followed| followed.points.len() <= POINTS));
+        assert!(histories.sites.values().all(|points| points.len() <= POINTS));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::core::{Core, Handle, Start};
+use super::core::{Core, Start};
+use super::handle::Handle;
 use super::log::LogSwitch;
 use super::raise_descriptors;
 use super::signals::Signals;

@@ -8,6 +8,8 @@
 //! | [`active`] | a process under trace |
 //! | [`subject`] | what is kept of a process |
 //! | [`evidence`] | call sites that hold more and more |
+//! | [`windows`] | the same, where probes are in for a second at a time only |
+//! | [`handle`] | how it is reached, and what needs not wait for it |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
 //! | [`inside`] | the same core within another program, without a socket |
@@ -19,6 +21,7 @@ mod args;
 mod core;
 mod decide;
 mod evidence;
+mod handle;
 mod inside;
 mod log;
 mod memory;
@@ -27,6 +30,7 @@ mod signals;
 mod subject;
 mod tracing;
 mod view;
+mod windows;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,7 +38,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-pub use self::core::{Command, Handle};
+pub use self::handle::{Command, Handle};
 pub use args::Arguments;
 pub use inside::start_inside;
 
@@ -105,16 +109,7 @@ async fn run(start: Start) -> Result<(), String> {
     })
     .await
     .map_err(|error| format!("cannot start: {error}"))?;
-    let serving = tokio::spawn(
-        Server {
-            listening,
-            commands: handle.commands,
-            events: handle.events,
-            clients: handle.clients,
-            admin_gid,
-        }
-        .serve(),
-    );
+    let serving = tokio::spawn(Server { listening, core: handle, admin_gid }.serve());
     ::tracing::info!(socket = %server.socket.display(), "leakd {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
     // On a worker, where it may block.

@@ -1,18 +1,20 @@
 //! How traces begin, go on and end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::active::Active;
+use super::active::{Active, ClosedWindow};
 use super::core::{Core, Told, Tracing};
 use super::memory;
 use super::subject::{Key, Subject};
 use crate::bpf::features::ProbeMethod;
 use crate::canary;
 use crate::engine::target::Ended;
+use crate::engine::window::Tables;
 use crate::engine::{Engine, Settings};
 use crate::governor::{self, Decision, Prices, Step};
 use crate::preflight::{self, Facts};
@@ -21,14 +23,18 @@ use crate::report::input::Snapshot;
 use crate::report::{self, model};
 use crate::symbol::{CodeAddress, Frame};
 use crate::trace::{Prepared, Trace};
+use crate::watch::growth::Trend;
 use crate::watch::read;
 
 /// Without a target, the engine goes after so long: its rings are polled.
 const IDLE: Duration = Duration::from_secs(30);
 /// What is waited for, for names in the report of a trace that has ended.
 const NAMES_WAIT: Duration = Duration::from_secs(20);
-/// The same, for the place of a call site that grows.
+/// The same, for the places of call sites that grow, of all targets together:
+/// what is not known by then comes with the next look.
 const PLACE_WAIT: Duration = Duration::from_millis(200);
+/// What an attach waits for unwind tables: nothing else goes on meanwhile.
+const TABLES_WAIT: Duration = Duration::from_millis(100);
 /// Weight of the last control period in leakd's own cost: some 30 seconds.
 const OWN_WEIGHT: f64 = 0.03;
 /// Call sites that are kept of a trace that has ended.
@@ -52,6 +58,8 @@ pub(super) fn send_canary() -> Tracing {
             method,
             bare_pair_ns = canary.bare_pair_ns,
             traced_pair_ns = canary.traced_pair_ns,
+            emulated_trap_ns = canary.emulated_trap_ns,
+            single_stepped_trap_ns = canary.single_stepped_trap_ns,
             "the canary was seen exactly"
         ),
         Ok(Tracing::Unavailable(_)) => {}
@@ -87,6 +95,7 @@ impl Core {
         if self.trace.is_none() {
             let settings = Settings {
                 quota: self.config.trace.max_blocks.get() as u32,
+                tables_wait: TABLES_WAIT,
                 ..Settings::default()
             };
             let engine = Engine::start(settings)
@@ -96,22 +105,32 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a process under trace.
+    /// Puts a process under trace; with a `start_time`, only the one that
+    /// started then.
     pub(super) fn begin(
         &mut self,
         pid: u32,
+        start_time: Option<u64>,
         by_hand: bool,
         sample_bytes: u64,
     ) -> Result<Key, Failure> {
         let cannot =
             |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
         // What is wrong with a pid is told before anything is started.
-        crate::process::inspect(pid).map_err(|error| match error {
+        let info = crate::process::inspect(pid).map_err(|error| match error {
             crate::process::ProcessError::NotFound(_) => {
                 failure(ErrorCode::NotFound, error.to_string())
             }
             other => cannot(&other),
         })?;
+        let another = |found: u64| start_time.is_some_and(|wanted| wanted != found);
+        let reused = || {
+            let message = format!("the process that had the pid {pid} has ended: it is another's");
+            failure(ErrorCode::NotFound, message)
+        };
+        if another(info.start_time) {
+            return Err(reused());
+        }
         self.start_engine()?;
         let now = self.now();
         let Tracing::Available { canary, .. } = &self.tracing else {
@@ -128,12 +147,17 @@ impl Core {
         let Some(target) = trace.engine().target(slot) else {
             return Err(failure(ErrorCode::Internal, "no target"));
         };
-        let start_time = target.info().start_time;
-        let key = (pid, start_time);
+        let found = target.info().start_time;
+        if another(found) {
+            // Since it was looked at above.
+            trace.engine_mut().detach(slot);
+            return Err(reused());
+        }
+        let key = (pid, found);
         let active = Active::new(target, prices, now, by_hand);
         let known = self.lock().process(pid).map(|process| Arc::clone(&process.identity));
         let identity = known
-            .filter(|known| known.start_time == start_time)
+            .filter(|known| known.start_time == found)
             .or_else(|| read::identify(pid, "", 0).map(Arc::new));
         let Some(identity) = identity else {
             if let Some(trace) = &mut self.trace {
@@ -281,10 +305,20 @@ impl Core {
         }
     }
 
+    /// How fast a process grows, in bytes a second, if the watch sees that it
+    /// does.
+    fn growth(&self, key: Key) -> Option<f64> {
+        let watch = self.lock();
+        let process = watch.process(key.0).filter(|one| one.identity.start_time == key.1)?;
+        let judgement = &process.judgement;
+        (judgement.trend == Trend::Growing).then_some(judgement.slope)
+    }
+
     /// Does what the governor decided.
     fn obey(&mut self, key: Key, decision: Decision, before: Step, was_open: bool) {
         let least_slope = super::core::judge(&self.config).least_slope;
         let now = self.now();
+        let growth = self.growth(key);
         let (Some(trace), Some(subject)) = (&mut self.trace, self.subjects.get_mut(&key)) else {
             return;
         };
@@ -311,21 +345,35 @@ impl Core {
             tracing::warn!("sampling of process {}: {error}", key.0);
         }
         if was_open && !decision.open {
-            let look = engine.target(slot).map(|target| engine.look(target, None));
+            let open = engine.target(slot).map(|target| target.windows().last_for());
+            let look = engine.target(slot).map(|target| engine.look(target, Some(Duration::ZERO)));
             engine.close_window(slot);
-            if let Some(Ok(look)) = look {
-                let open = engine
-                    .target(slot)
-                    .map_or(1.0, |target| target.windows().last_for().as_secs_f64());
-                active.learn(now, &look.sites, Some(open), least_slope);
+            let none = HashMap::new();
+            if let (Some(open), Some(Ok(look))) = (open, look) {
+                let window = ClosedWindow {
+                    begin_ns: look.now_ns.saturating_sub(open.as_nanos() as u64),
+                    end_ns: look.now_ns,
+                    totals: &look.sites,
+                    blocks: look.blocks.as_ref().unwrap_or(&none),
+                };
+                active.learn_window(now, &window, growth, least_slope);
             }
-        } else if !was_open
-            && decision.open
-            && let Err(error) = engine.open_window(slot)
-        {
-            let message = error.to_string();
-            self.finish(key, "its probes cannot be put in again", Some(message));
-            return;
+        } else if !was_open && decision.open {
+            // Blocks stay known from one window to the next, but in between no
+            // end is seen: what is to be exact begins anew.
+            let keep = is_windows(before) && is_windows(decision.step);
+            let tables = match keep && !active.is_to_begin_anew() {
+                true => Tables::Kept,
+                false => Tables::Empty,
+            };
+            if tables == Tables::Empty {
+                active.begin_anew();
+            }
+            if let Err(error) = engine.open_window(slot, tables) {
+                let message = error.to_string();
+                self.finish(key, "its probes cannot be put in again", Some(message));
+                return;
+            }
         }
         if decision.changed {
             let down = decision.step.is_below(before);
@@ -353,22 +401,22 @@ impl Core {
         let least_slope = super::core::judge(&self.config).least_slope;
         let now = self.now();
         let keys: Vec<Key> = self.subjects.keys().copied().collect();
+        let mut patience = PLACE_WAIT;
         for key in keys {
             let Some(trace) = &self.trace else { return };
             let Some(subject) = self.subjects.get_mut(&key) else { continue };
             let Some(active) = subject.active.as_mut() else { continue };
             let Some(target) = trace.engine().target(active.slot) else { continue };
-            let in_windows = matches!(active.controller.step(), Step::Windows { .. });
-            if !in_windows {
+            if !is_windows(active.controller.step()) {
                 match trace.engine().look(target, None) {
-                    Ok(look) => active.learn(now, &look.sites, None, least_slope),
+                    Ok(look) => active.learn(now, &look.sites, least_slope),
                     Err(error) => {
                         tracing::warn!("looking at process {}: {error}", key.0);
                         continue;
                     }
                 }
             }
-            name_growers(active, trace);
+            name_growers(active, trace, &mut patience);
             let growing = !active.growers.is_empty();
             let names = active.evidence().map(|evidence| evidence.sites);
             let place = names.and_then(|sites| sites.into_iter().next());
@@ -389,16 +437,19 @@ impl Core {
     }
 }
 
-/// The minimum age of blocks in a report: windows are shorter.
+/// The minimum age of blocks in a report: no more than a trace can tell that
+/// began not long ago.
 pub(super) fn age_for(active: &Active, min_age: Duration) -> Duration {
-    match active.controller.step() {
-        Step::Windows { .. } => Duration::ZERO,
-        _ => min_age.min(active.began.elapsed() / 3),
-    }
+    min_age.min(active.began.elapsed() / 3)
 }
 
-/// Looks up the places of call sites that grow.
-fn name_growers(active: &mut Active, trace: &Trace) {
+fn is_windows(step: Step) -> bool {
+    matches!(step, Step::Windows { .. })
+}
+
+/// Looks up the places of call sites that grow; waits as long as there is
+/// patience.
+fn name_growers(active: &mut Active, trace: &Trace, patience: &mut Duration) {
     let Some(target) = trace.engine().target(active.slot) else { return };
     active.places.retain(|site, _| active.growers.iter().any(|grower| grower.site == *site));
     for grower in &active.growers {
@@ -410,7 +461,9 @@ fn name_growers(active: &mut Active, trace: &Trace) {
         if addresses.is_empty() {
             continue;
         }
-        let frames = trace.symbolizer().resolve(&addresses, PLACE_WAIT);
+        let began = Instant::now();
+        let frames = trace.symbolizer().resolve(&addresses, *patience);
+        *patience = patience.saturating_sub(began.elapsed());
         active.places.insert(grower.site, place(frames.concat()));
     }
 }

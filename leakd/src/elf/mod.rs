@@ -5,13 +5,17 @@
 //! Every count and size is checked against a limit before memory is taken for
 //! it, sums are checked, and each operation ends at a deadline.
 
+mod build_id;
 mod error;
+mod identity;
 mod object;
 mod relocation;
 mod source;
 mod symbol;
 
+pub use build_id::BuildId;
 pub use error::ElfError;
+pub use identity::FileIdentity;
 pub use object::{ElfObject, FileType, Machine, Segment};
 pub use symbol::{Binding, FunctionSymbol};
 

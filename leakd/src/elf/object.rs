@@ -5,19 +5,16 @@ use std::os::unix::fs::FileTypeExt;
 
 use object::elf;
 
-use super::ElfError;
-use super::source::{Deadline, limited, read, u16_at, u32_at, u64_at};
+use super::source::{limited, read, u16_at, u32_at, u64_at};
+use super::{BuildId, ElfError};
 
-const HEADER_SIZE: u64 = 64;
-const SEGMENT_SIZE: u64 = 56;
+pub(super) const HEADER_SIZE: u64 = 64;
+pub(super) const SEGMENT_SIZE: u64 = 56;
 const SECTION_SIZE: u64 = 64;
 /// The kernel itself takes no more program headers than fit in 64 KiB.
 const MAX_SEGMENTS: u64 = 65_536 / SEGMENT_SIZE;
 const MAX_SECTIONS: u64 = 65_536;
-const MAX_NOTES: u64 = 64 << 10;
 const MAX_DYNAMIC: u64 = 1 << 20;
-/// GNU build ids have 8 to 32 bytes; a longer one is nobody's.
-const MAX_BUILD_ID: usize = 64;
 const MAX_SONAME: u64 = 256;
 /// In DT_FLAGS_1: a position-independent executable.
 const DF_1_PIE: u64 = 0x0800_0000;
@@ -93,7 +90,7 @@ pub struct ElfObject {
     interpreter: bool,
     /// `DF_1_PIE`: a program, though its type is that of a shared library.
     independent_program: bool,
-    build_id: Option<String>,
+    build_id: Option<BuildId>,
     soname: Option<String>,
 }
 
@@ -103,7 +100,6 @@ impl ElfObject {
     /// # Errors
     /// See [`ElfError`]; the file itself is never changed.
     pub fn read(file: &File) -> Result<Self, ElfError> {
-        let deadline = Deadline::start();
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.file_type().is_fifo() {
             return Err(ElfError::NotRegular);
@@ -148,22 +144,13 @@ impl ElfObject {
             build_id: None,
             soname: None,
         };
-        object.read_segments(&start, deadline)?;
+        object.read_segments(&start)?;
         Ok(object)
     }
 
-    fn read_segments(&mut self, header: &[u8], deadline: Deadline) -> Result<(), ElfError> {
-        let count = u64::from(u16_at(header, 56));
-        if count == 0 {
-            return Ok(());
-        }
-        if u64::from(u16_at(header, 54)) != SEGMENT_SIZE {
-            return Err(ElfError::Damaged("its program headers have an unknown size"));
-        }
-        limited("program headers", count, MAX_SEGMENTS)?;
-        let table = read(&self.file, u64_at(header, 32), count * SEGMENT_SIZE)?;
+    fn read_segments(&mut self, header: &[u8]) -> Result<(), ElfError> {
+        let table = segment_table(&self.file, header)?;
         let mut dynamic = None;
-        let mut notes = Vec::new();
         for entry in table.chunks_exact(SEGMENT_SIZE as usize) {
             let segment = Segment {
                 offset: u64_at(entry, 8),
@@ -176,18 +163,10 @@ impl ElfObject {
                 elf::PT_LOAD => self.segments.push(segment),
                 elf::PT_INTERP => self.interpreter = true,
                 elf::PT_DYNAMIC => dynamic = Some(segment),
-                elf::PT_NOTE => notes.push(segment),
                 _ => {}
             }
         }
-        for note in notes {
-            deadline.check()?;
-            if self.build_id.is_none() && note.file_size <= MAX_NOTES {
-                // A damaged note costs the build id, not the whole object.
-                let bytes = read(&self.file, note.offset, note.file_size).unwrap_or_default();
-                self.build_id = find_build_id(&bytes);
-            }
-        }
+        self.build_id = BuildId::in_segments(&self.file, &table);
         if let Some(segment) = dynamic {
             // Damage there costs the name, not the whole object.
             let _ = self.read_dynamic(segment);
@@ -248,9 +227,9 @@ impl ElfObject {
         program && !self.interpreter
     }
 
-    /// The GNU build id, in hexadecimal.
-    pub fn build_id(&self) -> Option<&str> {
-        self.build_id.as_deref()
+    /// The GNU build id.
+    pub fn build_id(&self) -> Option<BuildId> {
+        self.build_id
     }
 
     /// The name under which a shared library wants to be known. As it stands
@@ -311,6 +290,19 @@ impl ElfObject {
     }
 }
 
+/// The program headers as they stand in the file: [`SEGMENT_SIZE`] bytes each.
+pub(super) fn segment_table(file: &File, header: &[u8]) -> Result<Vec<u8>, ElfError> {
+    let count = u64::from(u16_at(header, 56));
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if u64::from(u16_at(header, 54)) != SEGMENT_SIZE {
+        return Err(ElfError::Damaged("its program headers have an unknown size"));
+    }
+    limited("program headers", count, MAX_SEGMENTS)?;
+    read(file, u64_at(header, 32), count * SEGMENT_SIZE)
+}
+
 fn read_sections(file: &File, header: &[u8]) -> Result<Vec<Section>, ElfError> {
     let offset = u64_at(header, 40);
     if offset == 0 {
@@ -333,26 +325,4 @@ fn read_sections(file: &File, header: &[u8]) -> Result<Vec<Section>, ElfError> {
         link: u32_at(entry, 40),
     };
     Ok(table.chunks_exact(SECTION_SIZE as usize).map(section).collect())
-}
-
-/// Finds NT_GNU_BUILD_ID among notes (generic ABI: three 4-byte words, then
-/// name and descriptor, each padded to 4 bytes).
-fn find_build_id(notes: &[u8]) -> Option<String> {
-    let mut rest = notes;
-    while rest.len() >= 12 {
-        let name_size = u32_at(rest, 0) as usize;
-        let descriptor_size = u32_at(rest, 4) as usize;
-        let kind = u32_at(rest, 8);
-        let descriptor = name_size.checked_next_multiple_of(4)?.checked_add(12)?;
-        let end = descriptor.checked_add(descriptor_size)?;
-        if kind == elf::NT_GNU_BUILD_ID.0
-            && rest.get(12..12 + 4)? == b"GNU\0"
-            && (1..=MAX_BUILD_ID).contains(&descriptor_size)
-        {
-            let bytes = rest.get(descriptor..end)?;
-            return Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        rest = rest.get(end.checked_next_multiple_of(4)?..)?;
-    }
-    None
 }

@@ -63,7 +63,9 @@ fn program_is_read() {
     let object = read(program.path()).unwrap();
     assert_eq!(object.machine(), Machine::OWN);
     assert_eq!(object.file_type(), FileType::Shared, "position-independent by default");
-    assert_eq!(object.build_id(), Some("0123456789abcdef"));
+    let build_id = object.build_id().unwrap();
+    assert_eq!(build_id.to_string(), "0123456789abcdef");
+    assert_eq!(BuildId::of(&File::open(program.path()).unwrap()), Some(build_id));
     assert!(object.has_interpreter());
     assert_eq!(object.soname(), None);
     let entry = object.address_to_file_offset(object.entry()).unwrap();

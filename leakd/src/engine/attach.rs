@@ -110,7 +110,7 @@ impl Engine {
             let weights = sampling::weights(sampling.bytes);
             self.ledger.set_sampling(slot, Some(&weights)).map_err(system("sampling"))?;
         }
-        self.refresh(slot)?;
+        self.refresh_waiting(slot)?;
         let Some(target) = self.targets.get(&slot) else { return Ok(()) };
         if seen_from == SeenFrom::Start {
             return Ok(());

@@ -32,9 +32,12 @@ struct Settled {
     /// Up to this time a walk may have used the table of what was there before.
     removed_ns: u64,
     /// From then on up to this time there was no table, and a walk may have gone
-    /// on by the frame pointer.
+    /// on by the frame pointer. [`OPEN`]: there is none yet.
     inserted_ns: u64,
 }
+
+/// Not yet.
+const OPEN: u64 = u64::MAX;
 
 /// The changes in one process's code.
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub struct Changes {
     /// The walker does not know them yet.
     pending: Vec<Change>,
     /// No telling of walks up to this time: their changes were forgotten.
+    /// [`OPEN`]: of none, until all tables are there.
     forgotten_ns: u64,
 }
 
@@ -64,19 +68,39 @@ impl Changes {
         self.pending.iter().any(|change| change.begin < end && begin < change.end)
     }
 
-    /// The walker has been told of everything that was pending: what was stale
-    /// was taken out, and later the new put in.
+    /// What was stale has been taken out of the walker's tables, for everything
+    /// that was pending; [`Changes::inserted`] follows.
     ///
     /// That what is true cannot be doubted for ever needs both times: a call site
     /// is announced once, and the first true walk may come right after the new
     /// table does.
-    pub fn settle(&mut self, removed_ns: u64, inserted_ns: u64) {
-        let settled = |change| Settled { change, removed_ns, inserted_ns };
+    pub fn removed(&mut self, removed_ns: u64) {
+        let settled = |change| Settled { change, removed_ns, inserted_ns: OPEN };
         self.settled.extend(self.pending.drain(..).map(settled));
         while self.settled.len() > KEPT {
             let forgotten = self.settled.pop_front().map_or(0, |settled| settled.inserted_ns);
             self.forgotten_ns = self.forgotten_ns.max(forgotten);
         }
+    }
+
+    /// All that is new has been put into the walker's tables.
+    pub fn inserted(&mut self, inserted_ns: u64) {
+        for settled in self.settled.iter_mut().rev() {
+            if settled.inserted_ns != OPEN {
+                break;
+            }
+            settled.inserted_ns = inserted_ns;
+        }
+        if self.forgotten_ns == OPEN {
+            self.forgotten_ns = inserted_ns;
+        }
+    }
+
+    /// Whether a place is known to have no table yet.
+    pub fn is_open(&self, begin: u64, end: u64) -> bool {
+        let open = self.settled.iter().rev().take_while(|settled| settled.inserted_ns == OPEN);
+        let mut places = open.map(|settled| &settled.change).chain(&self.pending);
+        places.any(|change| change.begin <= begin && end <= change.end)
     }
 
     /// Whether a stack may be wrong.
@@ -149,7 +173,12 @@ mod tests {
         assert!(!changes.misled(&stack(150, &[0xfff, 0x2001], 0)), "calls elsewhere");
         assert!(changes.misled(&stack(150, &[0x2000], 0)), "a call at its very end");
         assert!(changes.pending_in(0x1fff, 0x3000) && !changes.pending_in(0x2000, 0x3000));
-        changes.settle(200, 220);
+        changes.removed(200);
+        assert!(changes.is_open(0x1000, 0x2000) && !changes.is_open(0, 0x2000));
+        assert!(changes.misled(&stack(u64::MAX, &[0x1800], 1)), "there is no table yet");
+        assert!(!changes.misled(&through(201)));
+        changes.inserted(220);
+        assert!(!changes.is_open(0x1000, 0x2000));
         assert!(!changes.pending_in(0, u64::MAX));
         assert!(changes.misled(&through(200)));
         assert!(!changes.misled(&through(201)));
@@ -171,11 +200,21 @@ mod tests {
         }
         assert!(changes.misled(&stack(1000, &[0x1800], 0)));
         for time in 0..3 * KEPT as u64 {
-            changes.settle(100_000 + time, 100_000 + time);
+            changes.removed(100_000 + time);
+            changes.inserted(100_000 + time);
             changes.add(change(100_000 + time));
         }
         assert!(changes.settled.len() <= KEPT);
         assert!(changes.misled(&stack(1000, &[0x1800], 0)));
         assert!(changes.misled(&stack(101_000, &[0x1800], 0)));
+        // None of their tables is there yet.
+        for time in 0..3 * KEPT as u64 {
+            changes.add(change(200_000 + time));
+            changes.removed(200_000 + time);
+        }
+        assert!(changes.misled(&stack(1 << 40, &[0x1800], 0)));
+        changes.inserted(300_000);
+        assert!(changes.misled(&stack(300_000, &[0x1800], 0)));
+        assert!(!changes.misled(&stack(300_001, &[0x1800], 1)));
     }
 }

@@ -176,10 +176,28 @@ impl Code {
         true
     }
 
-    /// The walker knows of all that the last [`Code::set`] brought; see
-    /// [`Changes::settle`].
-    pub fn settle(&mut self, removed_ns: u64, inserted_ns: u64) {
-        self.changes.settle(removed_ns, inserted_ns);
+    /// The walker has lost all that the last [`Code::set`] took away; see
+    /// [`Changes::removed`].
+    pub fn removed(&mut self, removed_ns: u64) {
+        self.changes.removed(removed_ns);
+    }
+
+    /// The walker knows of all that is mapped; see [`Changes::inserted`].
+    pub fn inserted(&mut self, inserted_ns: u64) {
+        self.changes.inserted(inserted_ns);
+    }
+
+    /// A place waits for its table since some time: whatever goes through it by
+    /// the frame pointer is not to be trusted.
+    pub fn lacks_table(&mut self, begin: u64, end: u64, from_ns: u64) {
+        if !self.changes.is_open(begin, end) {
+            self.changes.add(Change { begin, end, from_ns, replaces_code: false });
+        }
+    }
+
+    /// When the mappings were last read: before that (CLOCK_MONOTONIC, ns).
+    pub fn looked_ns(&self) -> u64 {
+        self.looked_ns
     }
 
     /// Where a file has taken another one's place and the kernel said nothing

@@ -15,13 +15,16 @@ use super::target::{Ended, Target};
 use super::watch::Watch;
 use super::{Engine, EngineError, snapshot};
 use crate::process::{ProcessError, mappings};
+use crate::thread_time::thread_time;
+use crate::unwind::address_space::WithoutTable;
+use crate::unwind::source::NoTable;
 
 /// Mappings are read again this often without a reason ...
 const REFRESH: Duration = Duration::from_millis(500);
 /// ... and no more often than this with one ...
 const REFRESH_AT_MOST: Duration = Duration::from_millis(20);
-/// ... nor more often than so many times what it took, for a process that makes
-/// code all the time.
+/// ... nor more often than so many times what it took of processor time, for a
+/// process that makes code all the time.
 const REFRESH_SHARE: u32 = 10;
 /// How often the kernel is asked who has mapped code.
 const DRAIN: Duration = Duration::from_millis(20);
@@ -58,6 +61,7 @@ impl Engine {
             tokio::select! {
                 announcement = self.announcements.recv() => return announcement,
                 _ = self.drain.tick() => self.follow_mappings(),
+                () = self.made.notified() => self.take_tables(),
             }
         }
     }
@@ -166,10 +170,24 @@ impl Engine {
 
     /// Learns which targets have mapped code, and looks at those.
     fn follow_mappings(&mut self) {
+        self.take_tables();
         self.drain_watch();
         let slots: Vec<u16> = self.targets.keys().copied().collect();
         for slot in slots {
             self.refresh_if_due(slot);
+        }
+    }
+
+    /// Puts unwind tables in their places that have been made meanwhile.
+    fn take_tables(&mut self) {
+        for pid in self.stacks.collect() {
+            let without = self.stacks.without_table(pid);
+            for target in self.targets.values_mut().filter(|target| target.pid() == pid) {
+                target.note_without_table(&without);
+                if let (false, Ok(now)) = (some_are_made(&without), snapshot::now_ns()) {
+                    target.code.inserted(now);
+                }
+            }
         }
     }
 
@@ -214,12 +232,26 @@ impl Engine {
     }
 
     /// Reads a target's mappings again, and probes the allocators that are new.
+    /// Waits for no file: tables that have to be made come later.
     pub fn refresh(&mut self, slot: u16) -> Result<(), EngineError> {
+        self.look_at_mappings(slot, Duration::ZERO)?;
+        self.probe(slot)
+    }
+
+    /// The same, but tables that have to be made are waited for, as long as the
+    /// settings say: the first stacks are whole already.
+    pub fn refresh_waiting(&mut self, slot: u16) -> Result<(), EngineError> {
+        self.look_at_mappings(slot, self.settings.tables_wait)?;
+        self.probe(slot)
+    }
+
+    fn look_at_mappings(&mut self, slot: u16, at_most: Duration) -> Result<(), EngineError> {
         // What has been told of by now will be seen.
         self.drain_watch();
         let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
-        let began = Instant::now();
-        target.refreshed = began;
+        // A busy machine is no reason to look less often: processor time.
+        let began = thread_time();
+        target.refreshed = Instant::now();
         target.refresh_due = false;
         let pid = target.pid();
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
@@ -227,19 +259,26 @@ impl Engine {
         let objects = &mut self.objects;
         // What has come and gone again has misled nobody since then.
         let mut removed_ns = looked_ns;
+        let before_ns = target.code.looked_ns();
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
-            // Before the probes, so that the first stacks are whole already.
-            let synced = self.stacks.sync(target).map_err(super::system("unwind tables"))?;
+            let synced =
+                self.stacks.sync(target, at_most).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
-            target.note_without_table(&synced);
             removed_ns = synced.removed_ns;
+            target.note_without_table(&synced.without_table);
+            for one in synced.without_table.iter().filter(|one| one.why == NoTable::BeingMade) {
+                target.code.lacks_table(one.begin, one.end, before_ns);
+            }
         }
         target.doubt_stacks();
-        let inserted_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
-        target.code.settle(removed_ns, inserted_ns);
+        target.code.removed(removed_ns);
+        if !some_are_made(&self.stacks.without_table(pid)) {
+            let inserted_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
+            target.code.inserted(inserted_ns);
+        }
         target.place_stacks();
-        target.refresh_took = began.elapsed();
-        self.probe(slot)
+        target.refresh_took = thread_time().saturating_sub(began);
+        Ok(())
     }
 
     /// Probes the allocators of a target that are not under probe yet, while
@@ -253,10 +292,10 @@ impl Engine {
         let code: Vec<Arc<CodeObject>> =
             target.code.current().filter_map(|code| code.object.clone()).collect();
         for object in code {
-            if object.discovery.is_empty() || target.attached.contains(&object.identity) {
+            if object.discovery.is_empty() || target.attached.contains(object.file.identity()) {
                 continue;
             }
-            target.attached.insert(object.identity);
+            target.attached.insert(*object.file.identity());
             target.probes.attach(&self.programs, &object, target.maps.slot, pid).map_err(
                 |source| EngineError::Probe {
                     pid,
@@ -267,6 +306,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether any table is still to come.
+fn some_are_made(without: &[WithoutTable]) -> bool {
+    without.iter().any(|one| one.why == NoTable::BeingMade)
 }
 
 /// When new mappings are asked for.

@@ -121,7 +121,7 @@ impl Ledger {
 
     /// Forgets the calls that threads were in when an earlier trace of the same
     /// process ended.
-    fn forget_calls(&self, tgid: u32) -> io::Result<()> {
+    pub(super) fn forget_calls(&self, tgid: u32) -> io::Result<()> {
         // That it has gone is for others to find out.
         let threads = std::fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten();
         for thread in threads.flatten() {

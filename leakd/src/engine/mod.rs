@@ -23,6 +23,7 @@ pub mod code;
 pub mod follow;
 pub mod ledger;
 pub mod objects;
+mod own_probe;
 pub mod page_faults;
 mod plain;
 pub mod probes;
@@ -34,13 +35,16 @@ pub mod target;
 pub mod watch;
 pub mod window;
 
+pub(crate) use own_probe::OwnProbe;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
@@ -66,11 +70,20 @@ pub struct Settings {
     pub quota: u32,
     /// Do without the probe methods better than this (for tests).
     pub method_limit: Option<ProbeMethod>,
+    /// How long an attach waits for unwind tables that have to be made. Stacks
+    /// through files whose tables come later end there until then.
+    pub tables_wait: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { custom: Vec::new(), sample_bytes: 0, quota: DEFAULT_BLOCKS, method_limit: None }
+        Self {
+            custom: Vec::new(),
+            sample_bytes: 0,
+            quota: DEFAULT_BLOCKS,
+            method_limit: None,
+            tables_wait: Duration::from_secs(10),
+        }
     }
 }
 
@@ -157,6 +170,8 @@ pub struct Engine {
     drained_ns: u64,
     /// When it is drained.
     drain: Interval,
+    /// Told when unwind tables have been made.
+    made: Arc<Notify>,
     objects: CodeObjects,
     settings: Settings,
     page_faults: Option<OwnedFd>,
@@ -175,6 +190,7 @@ impl Engine {
             targets: BTreeMap::new(),
             programs,
             ledger,
+            made: stacks.made(),
             stacks,
             rings,
             announcements,
@@ -223,6 +239,7 @@ impl Engine {
             counters: self.ledger.counters(target.slot())?,
             sites,
             blocks,
+            min_age: min_age.unwrap_or_default(),
             now_ns,
             table_bytes: self.table_bytes(target)?,
         })

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use crate::allocator::{CustomFunction, Discovery, Emulation, discover};
-use crate::elf::{ElfError, ElfObject};
-use crate::process::{ExecutableMapping, FileIdentity, MappingKind, open_object};
+use crate::elf::{ElfError, ElfObject, FileIdentity};
+use crate::process::{ExecutableMapping, MappingKind, open_object};
 use crate::symbol::{Object, ObjectRef};
 use crate::unwind;
 
@@ -16,8 +16,6 @@ use crate::unwind;
 pub struct CodeObject {
     /// The open file, for whoever names addresses in it or probes it.
     pub file: ObjectRef,
-    /// What tells this state of the file from others.
-    pub identity: FileIdentity,
     /// What it has to be probed; empty where it could not be read.
     pub discovery: Discovery,
     /// The open file and its identity, for the unwind tables.
@@ -56,21 +54,16 @@ impl CodeObjects {
             MappingKind::File { path, .. } => path.to_path_buf(),
             _ => PathBuf::new(),
         };
-        let mut build_id = None;
-        let read = ElfObject::read(&file).and_then(|elf| {
-            build_id = elf.build_id().map(str::to_owned);
-            discover(&elf, &self.custom, self.emulation)
-        });
+        let read =
+            ElfObject::read(&file).and_then(|elf| discover(&elf, &self.custom, self.emulation));
         let (discovery, error) = match read {
             Ok(discovery) => (discovery, None),
             Err(error) => (Discovery::default(), Some(error)),
         };
-        let unwind_source = unwind::MappingSource::File {
-            identity: unwind::FileIdentity::of(&file)?,
-            file: Arc::new(file.try_clone()?),
-        };
-        let file = Object::new(file, path, build_id)?;
-        let object = Arc::new(CodeObject { file, identity, discovery, unwind_source, error });
+        let unwind_source =
+            unwind::MappingSource::File { identity, file: Arc::new(file.try_clone()?) };
+        let file = Object::identified(file, identity, path)?;
+        let object = Arc::new(CodeObject { file, discovery, unwind_source, error });
         self.known.retain(|_, object| object.strong_count() > 0);
         self.known.insert(identity, Arc::downgrade(&object));
         Ok(object)

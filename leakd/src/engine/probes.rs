@@ -89,8 +89,7 @@ impl Probes {
         wanted.extend(object.discovery.custom.iter().map(|probe| (probe, CUSTOM_OWNER)));
         let module = object.file.path().display().to_string();
         if wanted.iter().any(|(probe, _)| may_throw(probe)) && memory_is_limited(pid) {
-            let thrower = |(probe, _): &(&Probe, u8)| may_throw(probe);
-            for (probe, _) in wanted.extract_if(.., |one| thrower(one)) {
+            for (probe, _) in wanted.extract_if(.., |(probe, _)| may_throw(probe)) {
                 let (symbol, module) = (probe.symbol.clone(), module.clone());
                 self.unprobed.push(UnprobedFunction { symbol, module, reason: MAY_THROW });
             }

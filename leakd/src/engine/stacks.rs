@@ -1,10 +1,15 @@
 //! What the walker in the kernel knows of each target's code.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::target::Target;
 use crate::bpf::object::{BpfObject, ObjectError};
 use crate::process::MappingKind;
+use crate::unwind::address_space::WithoutTable;
 use crate::unwind::kernel_maps::MapDescriptors;
 use crate::unwind::store::StoreLimits;
 use crate::unwind::{
@@ -34,9 +39,9 @@ impl Stacks {
         Ok(Self { spaces: AddressSpaces::new(store.map_err(failed)?) })
     }
 
-    /// Tells the kernel of a target's mappings. Converts what is new, on
-    /// threads of its own, and waits for them.
-    pub(super) fn sync(&mut self, target: &Target) -> io::Result<SyncReport> {
+    /// Tells the kernel of a target's mappings. Tables that have to be made are
+    /// waited for `at_most` so long.
+    pub(super) fn sync(&mut self, target: &Target, at_most: Duration) -> io::Result<SyncReport> {
         let mappings: Vec<ExecutableMapping> = target
             .code
             .current()
@@ -56,7 +61,26 @@ impl Stacks {
                 })
             })
             .collect();
-        self.spaces.sync(target.pid(), &mappings)
+        self.spaces.sync(target.pid(), &mappings, at_most)
+    }
+
+    /// Puts tables in their places that have been made; gives the processes that
+    /// waited for them.
+    pub(super) fn collect(&mut self) -> Vec<u32> {
+        self.spaces.collect().unwrap_or_else(|error| {
+            tracing::warn!("unwind tables: {error}");
+            Vec::new()
+        })
+    }
+
+    /// Mappings of a process that have no table, or none yet.
+    pub(super) fn without_table(&self, pid: u32) -> Vec<WithoutTable> {
+        self.spaces.without_table(pid)
+    }
+
+    /// Told when there is something to collect.
+    pub(super) fn made(&self) -> Arc<Notify> {
+        self.spaces.store().made()
     }
 
     /// Forgets a process.

@@ -15,9 +15,11 @@ use super::probes::Probes;
 use super::rings::Stack;
 use super::snapshot::SiteBlocks;
 use super::window::Windows;
-use crate::process::{FileIdentity, ProcessHandle, ProcessInfo};
+use crate::elf::FileIdentity;
+use crate::process::{ProcessHandle, ProcessInfo};
 use crate::symbol::{CodeAddress, Lookup};
-use crate::unwind::SyncReport;
+use crate::unwind::address_space::WithoutTable;
+use crate::unwind::source::NoTable;
 
 /// From when on a target's allocations are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub struct Target {
     pub(super) started: SystemTime,
     pub(super) started_at: Instant,
     pub(super) refreshed: Instant,
-    /// How long the last look at its mappings took.
+    /// Processor time that the last look at its mappings took.
     pub(super) refresh_took: Duration,
     /// There is reason to look at its mappings again.
     pub(super) refresh_due: bool,
@@ -90,6 +92,8 @@ pub struct TargetLook {
     pub sites: HashMap<u64, Site>,
     /// Their outstanding blocks; `None` if the ledger was not scanned.
     pub blocks: Option<HashMap<u64, SiteBlocks>>,
+    /// Blocks younger than this are not among the aged ones.
+    pub min_age: Duration,
     /// CLOCK_MONOTONIC when it was taken, ns.
     pub now_ns: u64,
     /// Memory of its tables, in bytes.
@@ -225,9 +229,13 @@ impl Target {
         }
     }
 
-    /// Takes over for which files there is no table.
-    pub(super) fn note_without_table(&mut self, report: &SyncReport) {
-        for (begin, why) in &report.without_table {
+    /// Takes over for which files there is no table now. Those that have gone
+    /// are remembered, for the stacks that end there; those whose table has come
+    /// are not.
+    pub(super) fn note_without_table(&mut self, without: &[WithoutTable]) {
+        let passing = NoTable::BeingMade.to_string();
+        self.without_table.retain(|_, why| *why != passing);
+        for WithoutTable { begin, why, .. } in without {
             let code = self.code.at(*begin, Lookup::Instruction, u64::MAX);
             let object = code.and_then(|code| code.object.as_ref());
             let path = object.map(|object| object.file.path().display().to_string());

@@ -12,6 +12,8 @@ pub struct Windows {
     count: u64,
     /// Of those that are closed, together.
     closed: Duration,
+    /// Of these, together, those before the tables were last empty.
+    filled: Duration,
     /// Of the last one that was closed.
     last: Duration,
     opened: Option<Instant>,
@@ -20,7 +22,13 @@ pub struct Windows {
 impl Windows {
     /// The first window, opened at `now`.
     pub(super) fn opened(now: Instant) -> Self {
-        Self { count: 1, closed: Duration::ZERO, last: Duration::ZERO, opened: Some(now) }
+        Self {
+            count: 1,
+            closed: Duration::ZERO,
+            filled: Duration::ZERO,
+            last: Duration::ZERO,
+            opened: Some(now),
+        }
     }
 
     /// How many there were.
@@ -36,6 +44,11 @@ impl Windows {
     /// How long probes were in, altogether.
     pub fn open_for(&self) -> Duration {
         self.closed + self.opened.map_or(Duration::ZERO, |opened| opened.elapsed())
+    }
+
+    /// How long they were in since the tables were last empty.
+    pub fn filling_for(&self) -> Duration {
+        self.open_for().saturating_sub(self.filled)
     }
 
     /// How long they were in the last window.
@@ -56,6 +69,16 @@ impl Windows {
             self.closed += self.last;
         }
     }
+}
+
+/// What a window begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// Nothing: all that is recorded is true.
+    Empty,
+    /// What the windows before have recorded. A block whose free was missed
+    /// stays until its address is handed out again.
+    Kept,
 }
 
 impl Engine {
@@ -82,15 +105,24 @@ impl Engine {
         }
     }
 
-    /// Puts a target's probes in again, with empty tables: of blocks from
-    /// before, the frees were not seen.
-    pub fn open_window(&mut self, slot: u16) -> Result<(), EngineError> {
+    /// Puts a target's probes in again. Of blocks from before, frees may have
+    /// been missed: see [`Tables`].
+    pub fn open_window(&mut self, slot: u16, tables: Tables) -> Result<(), EngineError> {
         let Some(target) = self.targets.get_mut(&slot) else { return Ok(()) };
         if target.windows.is_open() {
             return Ok(());
         }
-        self.ledger.renew(&mut target.maps).map_err(system("tables for the target"))?;
-        target.stacks.clear();
+        match tables {
+            Tables::Empty => {
+                self.ledger.renew(&mut target.maps).map_err(system("tables for the target"))?;
+                target.stacks.clear();
+                target.windows.filled = target.windows.closed;
+            }
+            // Calls were left while no probe was in.
+            Tables::Kept => {
+                self.ledger.forget_calls(target.pid()).map_err(system("calls of the target"))?;
+            }
+        }
         target.attached.clear();
         target.probes = Probes::default();
         target.windows.open();

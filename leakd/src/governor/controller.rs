@@ -1,5 +1,6 @@
 //! One target: which step, by what was measured.
 
+use super::gaps::Gaps;
 use super::price::{Load, Prices};
 
 /// Mean bytes between samples, as sampling grows thinner.
@@ -28,7 +29,7 @@ pub enum Step {
     },
     /// Everything, for a second at a time; in between there are no probes.
     Windows {
-        /// Seconds between two.
+        /// Seconds between two, on average.
         closed: f64,
     },
     /// Nothing: even that costs too much.
@@ -106,6 +107,9 @@ pub struct Controller {
     cost_of_cpu: f64,
     traps: f64,
     windows: u64,
+    gaps: Gaps,
+    /// The time that probes are out this time, in means.
+    gap: f64,
 }
 
 impl Controller {
@@ -122,6 +126,8 @@ impl Controller {
             cost_of_cpu: 0.0,
             traps: 0.0,
             windows: 1,
+            gaps: Gaps::default(),
+            gap: 1.0,
         }
     }
 
@@ -176,7 +182,7 @@ impl Controller {
             Step::Full | Step::Sampled { .. } => self.turn(now, true),
             Step::Detached => self.turn(now, false),
             Step::Windows { closed } => {
-                let length = if self.open { OPEN } else { closed };
+                let length = if self.open { OPEN } else { (closed * self.gap).max(OPEN) };
                 // Half a period early is nearer than half a period late.
                 if now - self.turned >= length - 0.5 || (self.open && before != self.step) {
                     self.turn(now, !self.open);
@@ -252,6 +258,9 @@ impl Controller {
             self.open = open;
             self.turned = now;
             self.windows += u64::from(open);
+            if !open {
+                self.gap = self.gaps.draw();
+            }
         }
     }
 }

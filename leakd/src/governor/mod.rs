@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`price`] | what a trap costs on this machine, from the canary |
 //! | [`controller`] | one target: which step, by what was measured |
+//! | [`gaps`] | when windows come |
 //! | [`machine`] | all targets: who gives way when they cost too much together |
 //!
 //! All of it is pure: it is told what was measured and says what to do; the
@@ -12,6 +13,7 @@
 //! keep it. A step up is taken only after a while of reserve.
 
 pub mod controller;
+pub mod gaps;
 pub mod machine;
 pub mod price;
 

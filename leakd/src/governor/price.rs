@@ -4,11 +4,6 @@ use leakd_common::target::{Counter, TargetCounters};
 
 use crate::canary::CanaryReport;
 
-/// A debug trap for an instruction that the kernel single-steps, in
-/// nanoseconds: measured in a virtual machine, where each is an exit to the
-/// hypervisor; on bare metal it is less. The canary has no such probe.
-const SINGLE_STEP_NS: f64 = 18_000.0;
-
 /// A target that takes less CPU time than this share of a CPU is charged as
 /// if it took so much: nobody notices 5 % of almost nothing.
 const IDLE_SHARE: f64 = 0.1;
@@ -23,6 +18,9 @@ pub struct Prices {
     pub left_out: f64,
     /// A free.
     pub free: f64,
+    /// What a trap costs more where the kernel single-steps the probed
+    /// instruction: a debug exception, which hypervisors may make very dear.
+    pub single_step: f64,
 }
 
 impl Prices {
@@ -31,17 +29,23 @@ impl Prices {
     pub fn of(canary: &CanaryReport) -> Self {
         // Entry of malloc and entry of free: one trap each, a look-up each.
         let trap = (canary.added_left_out_ns() / 2.0).max(50.0);
-        Self { recorded: (canary.added_ns() - trap).max(trap), left_out: trap, free: trap }
+        Self {
+            recorded: (canary.added_ns() - trap).max(trap),
+            left_out: trap,
+            free: trap,
+            single_step: (canary.single_stepped_trap_ns - canary.emulated_trap_ns).max(0.0),
+        }
     }
 
     /// For a target some of whose functions can only be probed where the
     /// kernel single-steps.
     pub fn with_single_steps(self, allocating: bool, freeing: bool) -> Self {
-        let extra = |slow| if slow { SINGLE_STEP_NS } else { 0.0 };
+        let extra = |slow| if slow { self.single_step } else { 0.0 };
         Self {
             recorded: self.recorded + extra(allocating),
             left_out: self.left_out + extra(allocating),
             free: self.free + extra(freeing),
+            ..self
         }
     }
 }

@@ -19,7 +19,7 @@ pub use handle::ProcessHandle;
 pub use info::{ProcessInfo, inspect};
 pub use limits::memory_is_limited;
 pub use mapping::{ExecutableMapping, MappingKind, mappings, runs_under_valgrind};
-pub use object::{FileIdentity, open_object};
+pub use object::open_object;
 
 #[cfg(test)]
 mod tests;

@@ -9,38 +9,6 @@ use std::path::{Path, PathBuf};
 
 use super::{ExecutableMapping, MappingKind};
 
-/// What tells one state of a file from another: a table made from a file
-/// holds as long as this is the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileIdentity {
-    /// `st_dev`.
-    pub device: u64,
-    /// `st_ino`.
-    pub inode: u64,
-    /// `st_ctime` in nanoseconds since 1970: the last change of content or
-    /// attributes.
-    pub ctime_ns: i128,
-    /// `st_size` in bytes.
-    pub size: u64,
-}
-
-impl FileIdentity {
-    /// The identity of an open file.
-    ///
-    /// # Errors
-    /// Those of fstat(2).
-    pub fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            ctime_ns: i128::from(metadata.ctime()) * 1_000_000_000
-                + i128::from(metadata.ctime_nsec()),
-            size: metadata.size(),
-        })
-    }
-}
-
 /// Opens the file behind a mapping, whatever mount namespace the process is
 /// in and whether or not the file still has a name.
 ///

@@ -83,6 +83,8 @@ pub struct Welcome {
 pub struct Attached {
     /// The process.
     pub pid: u32,
+    /// When it started, in clock ticks since boot: with `pid`, who it is.
+    pub start_time: u64,
     /// Its name.
     pub comm: String,
     /// Functions under probe.

@@ -32,5 +32,8 @@ pub const REQUEST_LIMIT: usize = 64 << 10;
 /// Bytes that an answer may have.
 pub const ANSWER_LIMIT: usize = 32 << 20;
 
+/// Call sites of each process in a report, at most.
+pub const MOST_SITES: usize = 10_000;
+
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,25 @@ pub struct ProcessView {
     pub series: Vec<Point>,
 }
 
+impl ProcessView {
+    /// Anonymous memory, resident or in swap: what the process took, in bytes.
+    pub fn taken_bytes(&self) -> u64 {
+        self.anonymous_bytes.saturating_add(self.swap_bytes)
+    }
+
+    /// Bytes outstanding in its trace; 0 without one.
+    pub fn outstanding_bytes(&self) -> u64 {
+        self.trace.as_ref().map_or(0, |trace| trace.outstanding_bytes)
+    }
+
+    /// What tracing costs it, in percent of its CPU time; `None`: it is not under
+    /// trace.
+    pub fn cost_percent(&self) -> Option<f64> {
+        let trace = self.trace.as_ref().filter(|trace| trace.active)?;
+        Some(trace.governor.cost_percent)
+    }
+}
+
 /// What is done with a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -61,6 +61,10 @@ pub enum Ask {
     Attach {
         /// The process.
         pid: u32,
+        /// When it started, in clock ticks since boot; refused if the pid is
+        /// another process's by now. `None`: whoever has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start_time: Option<u64>,
         /// How long; `None`: until it is detached.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         for_ms: Option<u64>,
@@ -73,17 +77,24 @@ pub enum Ask {
     Detach {
         /// The process.
         pid: u32,
+        /// When it started, in clock ticks since boot; refused if the pid is
+        /// another process's by now. `None`: whoever has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start_time: Option<u64>,
     },
     /// Change a setting until the next reload or restart.
     Set(Change),
 }
 
-/// Which processes a report is of: one of the three.
+/// Which processes a report is of: a pid, a unit or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Which {
     /// This process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// With `pid`: only the one that started then, in clock ticks since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<u64>,
     /// Those of this systemd unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
@@ -181,7 +192,7 @@ impl Ask {
             let mut which = serde_json::Map::new();
             if let Some(object) = object.as_object_mut() {
                 which.extend(
-                    ["pid", "unit", "all"].into_iter().filter_map(|name| {
+                    ["pid", "start_time", "unit", "all"].into_iter().filter_map(|name| {
                         object.remove(name).map(|value| (name.to_owned(), value))
                     }),
                 );
@@ -199,6 +210,9 @@ impl Ask {
                 .count();
             if given != 1 {
                 return Err("a report is of a `pid`, of a `unit` or of `all`".to_owned());
+            }
+            if which.start_time.is_some() && which.pid.is_none() {
+                return Err("`start_time` goes with a `pid`".to_owned());
             }
             Some(which)
         } else {

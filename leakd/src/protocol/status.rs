@@ -17,6 +17,9 @@ pub struct Status {
     pub started: String,
     /// How long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// How old the figures below are, in milliseconds: a second at most, or for
+    /// as long as the daemon has been at one thing.
+    pub age_ms: u64,
     /// `adaptive`, `targets`, `all` or `off`.
     pub mode: String,
     /// What it costs itself.
@@ -76,6 +79,11 @@ pub struct TracingView {
     pub bare_pair_ns: Option<f64>,
     /// The same under trace.
     pub traced_pair_ns: Option<f64>,
+    /// A trap alone, in nanoseconds, where the kernel emulates the probed
+    /// instruction ...
+    pub emulated_trap_ns: Option<f64>,
+    /// ... and where it single-steps it.
+    pub single_stepped_trap_ns: Option<f64>,
     /// Targets under trace.
     pub targets: usize,
     /// Targets that may be under trace at once.

@@ -24,6 +24,20 @@ pub enum Verdict {
     Leak,
 }
 
+impl Verdict {
+    /// As people read it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Undetermined => "undetermined",
+            Self::WarmUp => "warm-up",
+            Self::Stable => "stable",
+            Self::CacheLike => "cache-like",
+            Self::Growing => "growing",
+            Self::Leak => "leak",
+        }
+    }
+}
+
 /// Something that happened, for `watch`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -17,7 +17,7 @@ use crate::symbol;
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Blocks younger than this, in nanoseconds, rank no site.
+    /// Blocks younger than this, in nanoseconds, are to rank no site.
     pub min_age_ns: u64,
     /// Call sites of each target that are listed; `None`: all.
     pub top: Option<usize>,
@@ -81,6 +81,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         exe: target.exe,
         ended: target.ended,
         duration_ns: target.duration_ns,
+        min_age_ns: target.min_age_ns,
         coverage,
         outstanding,
         heap,

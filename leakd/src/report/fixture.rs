@@ -113,6 +113,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         ended: Ended::Running,
         duration_ns: 30 * SECOND,
         filling_ns: 30 * SECOND,
+        min_age_ns: SETTINGS.min_age_ns,
         seen_from: SeenFrom::Attach,
         counters: counters(&[
             (Counter::Inserted, sum(|site| site.allocated_blocks)),

@@ -39,8 +39,11 @@ pub struct TargetSnapshot {
     /// How long it was under trace, in nanoseconds.
     pub duration_ns: u64,
     /// How long its tables had been filling, in nanoseconds: less than that if
-    /// the governor closed windows, since each begins with empty ones.
+    /// the governor closed windows: the time that probes were in since they
+    /// were last empty.
     pub filling_ns: u64,
+    /// Blocks younger than this, in nanoseconds, were counted as young.
+    pub min_age_ns: u64,
     /// From when on its allocations were seen.
     pub seen_from: SeenFrom,
     /// Counters, summed over CPUs; see [`sum_counters`].

@@ -27,7 +27,8 @@ pub struct Report {
     pub kernel: String,
     /// Version of the leakd that wrote the report.
     pub leakd: String,
-    /// Blocks younger than this (ns) count as outstanding, but rank nobody.
+    /// Blocks younger than this (ns) count as outstanding, but rank nobody: as
+    /// it was asked for. Each target says what was used.
     pub min_age_ns: u64,
     /// The processes under trace.
     pub targets: Vec<Target>,
@@ -46,6 +47,9 @@ pub struct Target {
     pub ended: Ended,
     /// How long it was under trace, in nanoseconds.
     pub duration_ns: u64,
+    /// Blocks younger than this (ns) rank no site of this process: less than
+    /// was asked for if it was not under trace for long enough.
+    pub min_age_ns: u64,
     /// What was seen of it, and what was not.
     pub coverage: Coverage,
     /// What it holds.
@@ -235,7 +239,7 @@ pub struct Site {
     pub outstanding_bytes: u64,
     /// Blocks not freed yet.
     pub outstanding_blocks: u64,
-    /// Bytes of those blocks that are at least `min_age_ns` old.
+    /// Bytes of those blocks that are at least the target's `min_age_ns` old.
     pub aged_bytes: u64,
     /// Those blocks.
     pub aged_blocks: u64,

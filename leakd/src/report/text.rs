@@ -47,15 +47,15 @@ pub fn render(report: &Report, options: &Options) -> String {
         if index > 0 {
             page.blank();
         }
-        render_target(&mut page, report, target);
+        render_target(&mut page, target);
     }
     page.finish()
 }
 
-fn render_target(page: &mut Page, report: &Report, target: &Target) {
+fn render_target(page: &mut Page, target: &Target) {
     let tilde = estimate_mark(target);
     let ranked: Vec<&Site> = target.sites.iter().filter(|site| is_ranked(site)).collect();
-    headline(page, report, target, &ranked);
+    headline(page, target, &ranked);
     coverage::push(page, target);
     if ranked.len() > 1 {
         table::push(page, &ranked, tilde);
@@ -64,7 +64,7 @@ fn render_target(page: &mut Page, report: &Report, target: &Target) {
         page.blank();
         site::push(page, index + 1, site, tilde);
     }
-    push_rest(page, report, target);
+    push_rest(page, target);
 }
 
 /// Whether a site is worth a place of its own: one of its blocks has reached
@@ -81,7 +81,7 @@ fn who(target: &Target) -> String {
     format!("{} (pid {})", safe_within(&target.comm, 64), target.pid)
 }
 
-fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site]) {
+fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
     let tilde = estimate_mark(target);
     let who = who(target);
     if !ranked.is_empty() {
@@ -102,11 +102,11 @@ fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site])
             blocks(sum(|site| site.outstanding_blocks))
         ));
         let ages_known = ranked.iter().all(|site| site.oldest_age_ns.is_some());
-        if ages_known && report.min_age_ns > 0 {
+        if ages_known && target.min_age_ns > 0 {
             text.push_str(&format!(
                 "; {tilde}{} of it is {} old or older",
                 bytes(sum(|site| site.aged_bytes)),
-                duration(report.min_age_ns)
+                duration(target.min_age_ns)
             ));
         }
         page.paragraph(Role::Leak, "", &format!("{text}."));
@@ -121,7 +121,7 @@ fn headline(page: &mut Page, report: &Report, target: &Target, ranked: &[&Site])
             "",
             &format!(
                 "{who}: no block outlived {}. {held} are younger and may be in flight.",
-                duration(report.min_age_ns)
+                duration(target.min_age_ns)
             ),
         );
     } else if target.coverage.allocations == 0 {
@@ -161,7 +161,7 @@ fn blocks(number: u64) -> String {
 }
 
 /// What is outstanding and not listed.
-fn push_rest(page: &mut Page, report: &Report, target: &Target) {
+fn push_rest(page: &mut Page, target: &Target) {
     let tilde = estimate_mark(target);
     let (mut sites, mut held) = (0u64, 0u64);
     for site in target.sites.iter().filter(|site| !is_ranked(site)) {
@@ -179,7 +179,7 @@ fn push_rest(page: &mut Page, report: &Report, target: &Target) {
                 count(sites),
                 plural(sites),
                 bytes(held),
-                duration(report.min_age_ns)
+                duration(target.min_age_ns)
             ),
         );
     }

@@ -6,14 +6,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::peer::Peer;
-use crate::daemon::Command;
+use crate::daemon::Handle;
 use crate::protocol::{
-    ANSWER_LIMIT, Answer, Ask, ErrorCode, Event, Failure, REQUEST_LIMIT, Reply, Request,
-    RequestError,
+    ANSWER_LIMIT, Answer, Ask, ErrorCode, Failure, REQUEST_LIMIT, Reply, Request, RequestError,
 };
 
 /// From a request's first byte to its last.
@@ -32,10 +31,8 @@ pub struct Connection {
     pub peer: Peer,
     /// Whether it may attach, detach and set.
     pub may_change: bool,
-    /// Questions for the core.
-    pub commands: mpsc::Sender<Command>,
-    /// What happens.
-    pub events: broadcast::Sender<Event>,
+    /// Whom to ask.
+    pub core: Handle,
 }
 
 /// Why a connection ends.
@@ -94,7 +91,7 @@ impl Connection {
             tracing::info!(uid = self.peer.uid, pid = self.peer.pid, "asked: {:?}", request.ask);
         }
         // Before the question: nothing that happens after it may be missed.
-        let events = (request.ask == Ask::Watch {}).then(|| self.events.subscribe());
+        let events = (request.ask == Ask::Watch {}).then(|| self.core.events());
         let answer = self.ask(request.ask).await;
         send(writer, &Reply::new(request.id.clone(), answer)).await?;
         match events {
@@ -118,11 +115,7 @@ impl Connection {
                 message: "the daemon is ending".to_owned(),
             })
         };
-        let (reply, answer) = oneshot::channel();
-        match self.commands.send(Command { ask, reply }).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| ended()),
-            Err(_) => ended(),
-        }
+        self.core.ask(ask).await.unwrap_or_else(ended)
     }
 }
 

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::Semaphore;
 
-use crate::daemon::Command;
-use crate::protocol::{Answer, ErrorCode, Event, Failure, Reply};
+use crate::daemon::Handle;
+use crate::protocol::{Answer, ErrorCode, Failure, Reply};
 use connection::Connection;
 use peer::Peer;
 use socket::Listening;
@@ -34,12 +34,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     /// The socket.
     pub listening: Listening,
-    /// Questions for the core.
-    pub commands: mpsc::Sender<Command>,
-    /// What happens.
-    pub events: broadcast::Sender<Event>,
-    /// Connected clients, for the status.
-    pub clients: Arc<AtomicUsize>,
+    /// Whom to ask.
+    pub core: Handle,
     /// Who may change things, besides root.
     pub admin_gid: Option<u32>,
 }
@@ -77,13 +73,12 @@ impl Server {
                     continue;
                 }
             };
-            self.clients.fetch_add(1, Ordering::Relaxed);
-            let counted = Counted(Arc::clone(&self.clients));
+            self.core.clients().fetch_add(1, Ordering::Relaxed);
+            let counted = Counted(Arc::clone(self.core.clients()));
             let connection = Connection {
                 may_change: peer.may_change(self.admin_gid),
                 peer,
-                commands: self.commands.clone(),
-                events: self.events.clone(),
+                core: self.core.clone(),
             };
             tokio::spawn(async move {
                 connection.serve(stream).await;

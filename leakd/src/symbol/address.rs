@@ -3,22 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What tells one state of one file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectKey {
-    /// The device that holds the file.
-    pub device: u64,
-    /// Its inode.
-    pub inode: u64,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When it last changed: seconds and nanoseconds of its ctime.
-    pub changed: (i64, i64),
-}
+use crate::elf::FileIdentity;
 
 /// An ELF file that code was mapped from, held open: it can still be read
 /// when its path has gone, and its process too.
@@ -26,8 +14,7 @@ pub struct ObjectKey {
 pub struct Object {
     file: File,
     path: PathBuf,
-    build_id: Option<String>,
-    key: ObjectKey,
+    identity: FileIdentity,
 }
 
 /// A shared [`Object`]: one for each file, whatever the number of processes
@@ -36,26 +23,28 @@ pub type ObjectRef = Arc<Object>;
 
 impl Object {
     /// Holds an open file. `path` is the name for people (as the process sees
-    /// it), `build_id` the ELF note's bytes in hex.
+    /// it).
     ///
     /// # Errors
     /// If the file cannot be asked for its identity, or is no regular file.
-    pub fn new(
+    pub fn new(file: File, path: impl Into<PathBuf>) -> io::Result<ObjectRef> {
+        let identity = FileIdentity::of(&file)?;
+        Self::identified(file, identity, path)
+    }
+
+    /// The same for a file whose identity is known.
+    ///
+    /// # Errors
+    /// If it is no regular file.
+    pub fn identified(
         file: File,
+        identity: FileIdentity,
         path: impl Into<PathBuf>,
-        build_id: Option<String>,
     ) -> io::Result<ObjectRef> {
-        let status = file.metadata()?;
-        if !status.is_file() {
+        if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let key = ObjectKey {
-            device: status.dev(),
-            inode: status.ino(),
-            size: status.size(),
-            changed: (status.ctime(), status.ctime_nsec()),
-        };
-        Ok(Arc::new(Self { file, path: path.into(), build_id, key }))
+        Ok(Arc::new(Self { file, path: path.into(), identity }))
     }
 
     /// The name for people; it need not lead to the file.
@@ -63,14 +52,9 @@ impl Object {
         &self.path
     }
 
-    /// The build id in hex.
-    pub fn build_id(&self) -> Option<&str> {
-        self.build_id.as_deref()
-    }
-
     /// The file's identity when it was opened.
-    pub fn key(&self) -> ObjectKey {
-        self.key
+    pub fn identity(&self) -> &FileIdentity {
+        &self.identity
     }
 
     /// The open file.

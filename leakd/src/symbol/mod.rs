@@ -17,7 +17,7 @@ mod prepare;
 mod symbolizer;
 mod worker;
 
-pub use address::{CodeAddress, Frame, Lookup, Object, ObjectKey, ObjectRef};
+pub use address::{CodeAddress, Frame, Lookup, Object, ObjectRef};
 pub use demangle::{NAME_LIMIT, demangle};
 pub use names::unnamed_frame;
 pub use symbolizer::Symbolizer;

@@ -6,10 +6,11 @@ use std::io;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{self, CodeInfo, Input, Sym, Symbolized};
 
-use super::address::{CodeAddress, Frame, Lookup, Object, ObjectKey, ObjectRef};
-use super::demangle::{bound, demangle};
+use super::address::{CodeAddress, Frame, Lookup, Object, ObjectRef};
+use super::demangle::demangle;
 use super::perf_map::PerfMaps;
 use super::prepare::{self, Prepared};
+use crate::elf::FileIdentity;
 
 /// Files that are held prepared; beyond, all are let go and read anew.
 const OBJECTS: usize = 256;
@@ -50,7 +51,7 @@ pub type Template = Vec<Frame>;
 #[derive(Debug)]
 pub struct Names {
     blazesym: symbolize::Symbolizer,
-    prepared: HashMap<ObjectKey, Option<Prepared>>,
+    prepared: HashMap<FileIdentity, Option<Prepared>>,
     perf_maps: PerfMaps,
 }
 
@@ -120,9 +121,9 @@ impl Names {
 
     /// The path under which blazesym may read a file.
     fn path(&mut self, object: &ObjectRef) -> Option<std::path::PathBuf> {
-        if !self.prepared.contains_key(&object.key()) {
+        if !self.prepared.contains_key(object.identity()) {
             let copied: u64 = self.prepared.values().flatten().map(|one| one.copied).sum();
-            let size = object.key().size.min(prepare::COPY_LIMIT);
+            let size = object.identity().size.min(prepare::COPY_LIMIT);
             if self.prepared.len() >= OBJECTS || copied.saturating_add(size) > COPIES {
                 let perf_maps = std::mem::take(&mut self.perf_maps);
                 *self = Self { perf_maps, ..Self::new() };
@@ -136,9 +137,9 @@ impl Names {
                     );
                 })
                 .ok();
-            self.prepared.insert(object.key(), prepared);
+            self.prepared.insert(*object.identity(), prepared);
         }
-        self.prepared.get(&object.key())?.as_ref().map(|prepared| prepared.path.clone())
+        self.prepared.get(object.identity())?.as_ref().map(|prepared| prepared.path.clone())
     }
 }
 
@@ -170,7 +171,7 @@ fn unnamed(module: Option<String>) -> Frame {
 fn in_module(object: &Object, offset: u64) -> Frame {
     Frame {
         module: Some(module(object)),
-        build_id: object.build_id().map(|id| bound(id).into_owned()),
+        build_id: object.identity().build_id.map(|id| id.to_string()),
         offset: Some(offset),
         ..Frame::default()
     }
@@ -212,7 +213,7 @@ fn located(object: &Object, code: Option<&CodeInfo<'_>>) -> Frame {
         file: code.map(|code| long_path(&code.to_path().to_string_lossy())),
         line: code.and_then(|code| code.line).filter(|line| *line > 0),
         module: Some(module(object)),
-        build_id: object.build_id().map(|id| bound(id).into_owned()),
+        build_id: object.identity().build_id.map(|id| id.to_string()),
         ..Frame::default()
     }
 }

@@ -109,7 +109,7 @@ impl Symbolizer {
     }
 
     #[cfg(test)]
-    pub(super) fn level(&self, key: &super::ObjectKey) -> super::names::Level {
+    pub(super) fn level(&self, key: &crate::elf::FileIdentity) -> super::names::Level {
         self.shared.level(key)
     }
 }

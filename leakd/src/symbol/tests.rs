@@ -73,13 +73,13 @@ fn compile(compiler: &str, name: &str, source: &str, options: &[&str]) -> Built 
     fs::write(folder.path().join(name), source).unwrap();
     run(Command::new(compiler)
         .current_dir(folder.path())
-        .args(["-O2", "-g", "-o", "program", name])
+        .args(["-O2", "-g", "-Wl,--build-id=0xc0ffee", "-o", "program", name])
         .args(options));
     Built { _folder: folder, path }
 }
 
 fn open(path: &Path) -> ObjectRef {
-    Object::new(File::open(path).unwrap(), path, Some("c0ffee".to_owned())).unwrap()
+    Object::new(File::open(path).unwrap(), path).unwrap()
 }
 
 /// File offset of a function and its size.
@@ -276,7 +276,7 @@ fn after_the_process_has_gone() {
     let mut command = Command::new(&built.path);
     let mut child = command.arg("wait").stdin(Stdio::piped()).spawn().unwrap();
     let exe = File::open(format!("/proc/{}/exe", child.id())).unwrap();
-    let object = Object::new(exe, "/srv/program", None).unwrap();
+    let object = Object::new(exe, "/srv/program").unwrap();
     drop(child.stdin.take()); // the end of its input, for which it waits
     child.wait().unwrap();
     fs::remove_file(&built.path).unwrap();
@@ -421,14 +421,14 @@ fn panic_of_the_reader() {
     let (bad, good) = (compile("cc", "program.c", C, &[]), compile("cc", "program.c", C, &[]));
     let offset = first_call(&good.path, "outer");
     let (bad, good) = (open(&bad.path), open(&good.path));
-    let key = bad.key();
+    let key = *bad.identity();
     let _hook = Hooked::new(move |address, level| {
         let CodeAddress::File { object, .. } = address else { return };
-        assert!(object.key() != key || level != Level::Lines, "\x1b[31ma planted panic");
+        assert!(*object.identity() != key || level != Level::Lines, "\x1b[31ma planted panic");
     });
     let symbolizer = Symbolizer::start();
     let frames = symbolizer.resolve(&[at(&bad, offset), at(&good, offset)], WAIT);
-    assert_eq!(symbolizer.level(&bad.key()), Level::Symbols);
+    assert_eq!(symbolizer.level(bad.identity()), Level::Symbols);
     assert_eq!(summary(&frames[0]), expected(&[("outer", "", 0, false)]));
     assert_eq!(summary(&frames[1]), expected(&C_FRAMES));
 }
@@ -445,7 +445,7 @@ fn panic_at_every_level() {
     let begun = Instant::now();
     let frames = symbolizer.resolve(&[at(&object, 0x1100), jit], 1_000 * WAIT);
     assert!(begun.elapsed() < 1_000 * WAIT, "answered only because the deadline passed");
-    assert_eq!(symbolizer.level(&object.key()), Level::Nothing);
+    assert_eq!(symbolizer.level(object.identity()), Level::Nothing);
     assert_eq!((frames[0][0].function.as_deref(), frames[0][0].offset), (None, Some(0x1100)));
     assert_eq!(frames[1][0].module.as_deref(), Some("[jit]"));
 }
@@ -458,13 +458,13 @@ fn slow_file() {
     let (bad, good) = (compile("cc", "program.c", C, &[]), compile("cc", "program.c", C, &[]));
     let offset = first_call(&good.path, "outer");
     let (bad, good) = (open(&bad.path), open(&good.path));
-    let key = bad.key();
+    let key = *bad.identity();
     static STUCK: AtomicUsize = AtomicUsize::new(0);
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Mutex::new(released);
     let hook = Hooked::new(move |address, level| {
         let CodeAddress::File { object, .. } = address else { return };
-        if object.key() == key && level != Level::Nothing {
+        if *object.identity() == key && level != Level::Nothing {
             STUCK.fetch_add(1, Ordering::Relaxed);
             // Ends when the test does.
             let _ = released.lock().unwrap().recv();
@@ -475,7 +475,7 @@ fn slow_file() {
     assert_eq!(STUCK.load(Ordering::Relaxed), 2, "with lines, then with symbols only");
     drop(release);
     drop(hook);
-    assert_eq!(symbolizer.level(&bad.key()), Level::Nothing);
+    assert_eq!(symbolizer.level(bad.identity()), Level::Nothing);
     assert_eq!(frames[0].len(), 1);
     assert_eq!(frames[0][0].function, None);
     assert_eq!(frames[0][0].offset, Some(offset));

@@ -15,8 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::address::{CodeAddress, Lookup, ObjectKey};
+use super::address::{CodeAddress, Lookup};
 use super::names::{Level, Names, Template};
+use crate::elf::FileIdentity;
 
 /// How long one address may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ const THREAD_NAME: &str = "leakd-symbols";
 /// What an answer is kept under: what its frames follow from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    File(ObjectKey, u64, Lookup),
+    File(FileIdentity, u64, Lookup),
     Jit(u32, u64, Lookup),
 }
 
@@ -44,14 +45,14 @@ impl Key {
     pub fn of(address: &CodeAddress) -> Option<Self> {
         match address {
             CodeAddress::File { object, offset, lookup, .. } => {
-                Some(Self::File(object.key(), *offset, *lookup))
+                Some(Self::File(*object.identity(), *offset, *lookup))
             }
             CodeAddress::Jit { pid, address, lookup } => Some(Self::Jit(*pid, *address, *lookup)),
             CodeAddress::Unmapped { .. } => None,
         }
     }
 
-    fn object(&self) -> Option<ObjectKey> {
+    fn object(&self) -> Option<FileIdentity> {
         match self {
             Self::File(object, _, _) => Some(*object),
             Self::Jit(..) => None,
@@ -120,7 +121,7 @@ struct InProgress {
 struct State {
     queue: VecDeque<Job>,
     cache: Cache,
-    levels: HashMap<ObjectKey, Level>,
+    levels: HashMap<FileIdentity, Level>,
     current: Option<InProgress>,
     /// Number of the worker in office; 0: none was started.
     worker: u64,
@@ -207,7 +208,7 @@ impl Shared {
 
     /// What may be read of a file.
     #[cfg(test)]
-    pub fn level(&self, key: &ObjectKey) -> Level {
+    pub fn level(&self, key: &FileIdentity) -> Level {
         self.lock().levels.get(key).copied().unwrap_or_default()
     }
 }

@@ -7,8 +7,8 @@ use super::action::{self, Action};
 use super::draw;
 use super::message::Order;
 use super::rows::{PROCESS_ORDERS, SITE_ORDERS};
-use super::state::{Goes, MOST_SITES, Page, Question, SITES, State, who};
-use crate::protocol::Ask;
+use super::state::{Goes, Page, Question, SITES, State, who};
+use crate::protocol::{Ask, MOST_SITES};
 
 /// Lines that the wheel moves.
 const WHEEL: isize = 3;
@@ -51,11 +51,11 @@ impl State {
         if !matches!(code, KeyCode::Char('y' | 'Y')) {
             return self.say(Ok("nothing was done".to_owned()));
         }
-        let pid = question.pid;
+        let (pid, start_time) = (question.pid, Some(question.start_time));
         let (ask, what) = if question.attach {
-            (Ask::Attach { pid, for_ms: None, sample_bytes: None }, "attaching to")
+            (Ask::Attach { pid, start_time, for_ms: None, sample_bytes: None }, "attaching to")
         } else {
-            (Ask::Detach { pid }, "detaching from")
+            (Ask::Detach { pid, start_time }, "detaching from")
         };
         self.say(Ok(format!("{what} {} (pid {pid}) ...", question.comm)));
         self.orders.push(Order::Do(ask));
@@ -285,13 +285,13 @@ impl State {
     fn ask_before(&mut self, attach: bool) {
         let Some(process) = self.subject() else { return };
         let active = process.trace.as_ref().is_some_and(|trace| trace.active);
-        let (pid, comm) = (process.pid, process.comm.clone());
+        let (pid, start_time, comm) = (process.pid, process.start_time, process.comm.clone());
         if !process.running {
             return self.say(Err(format!("{comm} (pid {pid}) has ended")));
         }
         if !attach && !active {
             return self.say(Err(format!("{comm} (pid {pid}) is not under trace")));
         }
-        self.question = Some(Question { attach, pid, comm });
+        self.question = Some(Question { attach, pid, start_time, comm });
     }
 }

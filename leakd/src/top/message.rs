@@ -17,7 +17,7 @@ pub enum Message {
     /// One process with its series.
     Detail(Box<ProcessView>),
     /// The call sites of a process; `Err`: why there are none.
-    Sites(u32, Result<Box<Target>, String>),
+    Sites(super::state::Who, Result<Box<Target>, String>),
     /// What became of an attach or detach.
     Done(Result<String, String>),
     /// Nobody answers.
@@ -36,7 +36,7 @@ pub struct Wants {
     /// The series of this process.
     pub series: Option<u32>,
     /// The call sites of this process, at most so many.
-    pub sites: Option<(u32, usize)>,
+    pub sites: Option<(super::state::Who, usize)>,
 }
 
 /// What the state wants of whoever asks.

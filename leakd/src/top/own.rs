@@ -1,18 +1,18 @@
 //! leakd's core in this process, for `--no-daemon`.
 
 use anyhow::{Context, bail};
-use tokio::sync::{mpsc, oneshot};
 
 use super::source::Source;
 use crate::config::{self, Mode};
-use crate::daemon::{self, Command};
+use crate::daemon::{self, Handle};
 use crate::preflight::Facts;
 use crate::protocol::{Answer, Ask};
 
 /// The core. It ends with the process, and its probes with it.
 #[derive(Debug)]
 pub struct Own {
-    commands: mpsc::Sender<Command>,
+    core: Handle,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Own {
@@ -28,16 +28,14 @@ impl Own {
         Facts::gather().check()?;
         let mut loaded = config::load(config::DEFAULT_PATH.as_ref(), false)?;
         loaded.config.mode = Mode::Off;
-        let handle = daemon::start_inside(loaded).await.context("cannot start")?;
-        Ok(Self { commands: handle.commands })
+        let core = daemon::start_inside(loaded).await.context("cannot start")?;
+        Ok(Self { core, runtime: tokio::runtime::Handle::current() })
     }
 }
 
 impl Source for Own {
     fn ask(&mut self, ask: Ask) -> Result<Answer, String> {
-        let gone = "leakd's core has ended: start again";
-        let (reply, answer) = oneshot::channel();
-        self.commands.blocking_send(Command { ask, reply }).map_err(|_| gone.to_owned())?;
-        answer.blocking_recv().map_err(|_| gone.to_owned())
+        let answer = self.runtime.block_on(self.core.ask(ask));
+        answer.ok_or_else(|| "leakd's core has ended: start again".to_owned())
     }
 }

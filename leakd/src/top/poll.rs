@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::message::{Message, Order, Wants};
 use super::source::Source;
+use super::state::Who;
 use crate::protocol::{Answer, Ask, Which};
 
 /// Between two questions.
@@ -111,10 +112,10 @@ impl<S: Source> Poller<S> {
             self.ask(Ask::Status {})?;
             self.ask(Ask::Targets { pid: None, all: true, series: false, sort, limit })?;
         }
-        if let Some((pid, top)) = self.wants.sites
+        if let Some((who, top)) = self.wants.sites
             && now >= self.sites_at
         {
-            self.ask_sites(pid, top)?;
+            self.ask_sites(who, top)?;
             self.sites_at = Instant::now() + PERIOD.max(now.elapsed() * SITES_SHARE);
         }
         if let Some(pid) = self.wants.series.filter(|_| now >= self.series_at) {
@@ -142,11 +143,10 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    fn ask_sites(&mut self, pid: u32, top: usize) -> Result<(), Over> {
-        let which = Which { pid: Some(pid), ..Which::default() };
+    fn ask_sites(&mut self, who: Who, top: usize) -> Result<(), Over> {
+        let which = Which { pid: Some(who.0), start_time: Some(who.1), ..Which::default() };
         let answer = self.source.ask(Ask::Report { which, top: Some(top), min_age_ms: None });
         let sites = match answer {
-            // The pid may have been given out again: the newest is last.
             Ok(Answer::Report { mut report }) => match report.targets.pop() {
                 Some(target) => Ok(Box::new(target)),
                 None => Err("nothing is known of its call sites".to_owned()),
@@ -155,7 +155,7 @@ impl<S: Source> Poller<S> {
             Ok(_) => Err("the daemon gave an answer to another question".to_owned()),
             Err(error) => return self.tell(Message::Lost(error)),
         };
-        self.tell(Message::Sites(pid, sites))
+        self.tell(Message::Sites(who, sites))
     }
 
     fn tell(&self, message: Message) -> Result<(), Over> {

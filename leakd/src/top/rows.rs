@@ -99,23 +99,6 @@ impl Filter {
     }
 }
 
-/// Outstanding bytes of a process.
-pub fn held(process: &ProcessView) -> u64 {
-    process.trace.as_ref().map_or(0, |trace| trace.outstanding_bytes)
-}
-
-/// What tracing costs a process, in percent of its time; `None`: it is not
-/// under trace.
-pub fn cost(process: &ProcessView) -> Option<f64> {
-    let trace = process.trace.as_ref().filter(|trace| trace.active)?;
-    Some(trace.governor.cost_percent)
-}
-
-/// Anonymous memory, resident or in swap: what the process took.
-pub fn memory(process: &ProcessView) -> u64 {
-    process.anonymous_bytes.saturating_add(process.swap_bytes)
-}
-
 /// Whether a process is of interest without being asked for.
 pub fn interesting(process: &ProcessView) -> bool {
     let idle = matches!(process.stage, Stage::Watched | Stage::Excluded);
@@ -132,11 +115,12 @@ pub fn processes(
 ) -> Vec<u32> {
     let fits =
         |process: &ProcessView| (every || interesting(process)) && filter.fits_process(process);
+    let cost = |process: &ProcessView| process.cost_percent().unwrap_or(-1.0);
     let compare = |one: &ProcessView, other: &ProcessView| match sort {
         Sort::Growth => growth(other).total_cmp(&growth(one)),
-        Sort::Outstanding => held(other).cmp(&held(one)),
-        Sort::Cost => cost(other).unwrap_or(-1.0).total_cmp(&cost(one).unwrap_or(-1.0)),
-        Sort::Memory => memory(other).cmp(&memory(one)),
+        Sort::Outstanding => other.outstanding_bytes().cmp(&one.outstanding_bytes()),
+        Sort::Cost => cost(other).total_cmp(&cost(one)),
+        Sort::Memory => other.taken_bytes().cmp(&one.taken_bytes()),
         Sort::Pid => Ordering::Equal,
     };
     let ties = |one: &ProcessView, other: &ProcessView| {
@@ -145,13 +129,16 @@ pub fn processes(
     sorted(all, fits, compare, ties, reverse)
 }
 
-/// What grows for sure comes before what may be noise.
+/// What grows for sure comes before what is under trace, and that before what
+/// may be noise.
 fn growth(process: &ProcessView) -> f64 {
     let sure = matches!(process.verdict, Verdict::Growing | Verdict::Leak) && process.running;
+    let traced = process.trace.as_ref().is_some_and(|trace| trace.active);
     let slope = process.growth.bytes_per_second;
     match slope {
         _ if !slope.is_finite() => f64::NEG_INFINITY,
-        _ if sure => slope.max(0.0) * 1e12 + 1.0,
+        _ if sure => 1e15 + slope.max(0.0) * 1e12,
+        _ if traced => 1e14 + slope.max(0.0),
         _ => slope,
     }
 }
@@ -205,7 +192,8 @@ mod tests {
         assert_eq!(long.text().chars().count(), Filter::LIMIT);
     }
 
-    /// Check that what is known to grow comes before noise that is steeper.
+    /// Check that what is known to grow comes before what is traced, and that
+    /// before noise that is steeper.
     #[test]
     fn growth_before_noise() {
         let process = |pid, verdict, slope| {
@@ -213,15 +201,19 @@ mod tests {
             view.growth.bytes_per_second = slope;
             view
         };
+        let mut traced = process(5, Verdict::Undetermined, 0.0);
+        let trace = crate::protocol::TraceView { active: true, ..Default::default() };
+        traced.trace = Some(trace);
         let all = [
             process(1, Verdict::Undetermined, 1e9),
             process(2, Verdict::Growing, 100.0),
             process(3, Verdict::Stable, f64::NAN),
             process(4, Verdict::Growing, 200.0),
+            traced,
         ];
         let order = |every| processes(&all, every, &Filter::default(), Sort::Growth, false);
-        assert_eq!(order(false), [3, 1]);
-        assert_eq!(order(true)[..2], [3, 1]);
-        assert_eq!(order(true).len(), 4);
+        assert_eq!(order(false), [3, 1, 4]);
+        assert_eq!(order(true)[..3], [3, 1, 4]);
+        assert_eq!(order(true).len(), 5);
     }
 }

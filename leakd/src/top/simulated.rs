@@ -49,7 +49,7 @@ impl Source for Simulated {
                 functions: 14,
                 ..Attached::default()
             }),
-            Ask::Detach { pid } => {
+            Ask::Detach { pid, .. } => {
                 Answer::Done(Done { message: format!("detached from server (pid {pid})") })
             }
             _ => Answer::Error(Failure {
@@ -163,6 +163,7 @@ impl Simulated {
             exe: "/usr/sbin/server".to_owned(),
             ended: model::Ended::Running,
             duration_ns: 60_000_000_000,
+            min_age_ns: 10_000_000_000,
             coverage: Coverage {
                 stopped: Vec::new(),
                 without_table: Default::default(),

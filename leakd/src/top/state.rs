@@ -12,8 +12,6 @@ use crate::report::model::{Site, Target};
 const SAID_FOR: Duration = Duration::from_secs(8);
 /// Call sites that are asked for at first.
 pub const SITES: usize = 200;
-/// And at most.
-pub const MOST_SITES: usize = 10_000;
 
 /// Where we are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +35,8 @@ pub struct Question {
     pub attach: bool,
     /// The process.
     pub pid: u32,
+    /// When it started: the pid may be another's by the time of the answer.
+    pub start_time: u64,
     /// Its name.
     pub comm: String,
 }
@@ -147,8 +147,8 @@ impl State {
                 self.arrange_processes();
             }
             Message::Detail(view) if !self.paused => self.detail = Some(view),
-            Message::Sites(pid, found) if !self.paused => {
-                if self.whose.is_some_and(|who| who.0 == pid) {
+            Message::Sites(who, found) if !self.paused => {
+                if self.whose == Some(who) {
                     self.take_sites(found);
                 }
             }
@@ -239,10 +239,10 @@ impl State {
     /// Another size of the screen.
     pub fn resize(&mut self, size: (u16, u16)) {
         self.size = size;
-        let height = |page| super::draw::rows(page, size);
-        self.process_list.set_height(height(Page::Processes));
-        self.site_list.set_height(height(Page::Sites));
-        self.frame_list.set_height(height(Page::Stack));
+        let height = super::draw::rows(size);
+        self.process_list.set_height(height);
+        self.site_list.set_height(height);
+        self.frame_list.set_height(height);
     }
 
     /// Orders what has to be asked from now on, if that has changed.
@@ -253,7 +253,7 @@ impl State {
         };
         let sites = match self.page {
             Page::Processes => None,
-            _ => self.whose.map(|who| (who.0, self.top)),
+            _ => self.whose.map(|who| (who, self.top)),
         };
         let wants = Wants { paused: self.paused, sort: self.sort, series, sites };
         if wants != self.wants {

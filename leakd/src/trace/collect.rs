@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 
+use crate::elf::FileIdentity;
 use crate::engine::probes::{ProbedFunction, UnprobedFunction};
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
 use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
 use crate::report::model;
-use crate::symbol::{self, CodeAddress, Frame, Lookup, ObjectKey, Symbolizer};
+use crate::symbol::{self, CodeAddress, Frame, Lookup, Symbolizer};
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -56,7 +57,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
     let duration_ns = target.duration().as_nanos() as u64;
     let filling_ns = match target.windows().count() {
         1 => target.duration(),
-        _ => target.windows().last_for(),
+        _ => target.windows().filling_for(),
     }
     .as_nanos() as u64;
     let snapshot = TargetSnapshot {
@@ -70,6 +71,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         },
         duration_ns,
         filling_ns,
+        min_age_ns: look.min_age.as_nanos() as u64,
         seen_from: match target.seen_from() {
             SeenFrom::Attach => model::SeenFrom::Attach,
             SeenFrom::Start => model::SeenFrom::Start,
@@ -110,12 +112,12 @@ fn unprobed(function: &UnprobedFunction) -> model::Unprobed {
 
 /// An address, how it is looked up, and what was mapped there: a file and the
 /// offset in it.
-type Place = (u64, Lookup, Option<(ObjectKey, u64)>);
+type Place = (u64, Lookup, Option<(FileIdentity, u64)>);
 
 fn place(address: &CodeAddress) -> Place {
     match address {
         CodeAddress::File { object, offset, address, lookup } => {
-            (*address, *lookup, Some((object.key(), *offset)))
+            (*address, *lookup, Some((*object.identity(), *offset)))
         }
         CodeAddress::Jit { address, lookup, .. } => (*address, *lookup, None),
         CodeAddress::Unmapped { address } => (*address, Lookup::Return, None),

@@ -10,17 +10,20 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use leakd_common::unwind::{PAGE_BITS, Rule};
 
+use crate::elf::{BuildId, FileIdentity};
+use crate::unwind::Table;
 use crate::unwind::image::Segment;
 use crate::unwind::table::{MAX_PAGES, MAX_RULES, TableStats};
-use crate::unwind::{FileIdentity, Table};
 
 const MAGIC: [u8; 8] = *b"leakdtbl";
 /// To be raised whenever the format or the conversion changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 64;
 /// Where the directory usually is.
 pub const DIRECTORY: &str = "/var/cache/leakd";
@@ -36,7 +39,9 @@ pub struct DiskCache {
     directory: PathBuf,
     limit: u64,
     /// Bytes in the directory, as far as is known.
-    used: u64,
+    used: Mutex<u64>,
+    /// Files written by this process: each has a name of its own meanwhile.
+    written: AtomicU64,
 }
 
 impl DiskCache {
@@ -59,10 +64,11 @@ impl DiskCache {
         if metadata.uid() != unsafe { libc::geteuid() } || metadata.mode() & 0o077 != 0 {
             return refuse("must belong to the user that leakd runs as, with mode 0700");
         }
-        let mut cache = Self { directory: directory.into(), limit, used: 0 };
+        let (used, written) = (Mutex::new(0), AtomicU64::new(0));
+        let cache = Self { directory: directory.into(), limit, used, written };
         cache.remove_abandoned();
-        cache.used = cache.files()?.iter().map(|file| file.bytes).sum();
-        cache.shrink();
+        let used = cache.files()?.iter().map(|file| file.bytes).sum();
+        cache.account(used, 0);
         Ok(cache)
     }
 
@@ -85,39 +91,22 @@ impl DiskCache {
     }
 
     /// Keeps a table. What goes wrong here costs time later on, and no more.
-    pub fn store(&mut self, identity: &FileIdentity, table: &Table) {
+    pub fn store(&self, identity: &FileIdentity, table: &Table) {
         let bytes = encode(identity, table);
         if bytes.len() as u64 > self.limit.min(MAX_FILE_BYTES) {
             return;
         }
         let path = self.path(identity);
         let replaced = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
-        match self.write(&path, &bytes) {
-            Ok(()) => {
-                self.used = (self.used + bytes.len() as u64).saturating_sub(replaced);
-                self.shrink();
-            }
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.directory.join(format!("new-{}-{number}", std::process::id()));
+        match write(&temporary, &path, &bytes) {
+            Ok(()) => self.account(bytes.len() as u64, replaced),
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "cannot keep an unwind table");
-                let _ = fs::remove_file(self.temporary());
+                let _ = fs::remove_file(temporary);
             }
         }
-    }
-
-    /// Under another name first, so that nobody ever reads half a table.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.temporary();
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create_new(true).mode(0o600);
-        let _ = fs::remove_file(&temporary);
-        let mut file = options.open(&temporary)?;
-        file.write_all(bytes)?;
-        drop(file);
-        fs::rename(&temporary, path)
-    }
-
-    fn temporary(&self) -> PathBuf {
-        self.directory.join(format!("new-{}", std::process::id()))
     }
 
     /// Removes what those left behind that were killed while they wrote.
@@ -154,23 +143,37 @@ impl DiskCache {
         Ok(files)
     }
 
-    /// Deletes what was not used for longest, down to three quarters.
-    fn shrink(&mut self) {
-        if self.used <= self.limit {
+    /// So many bytes have come and gone. Where they are too many, deletes what
+    /// was not used for longest, down to three quarters.
+    fn account(&self, come: u64, gone: u64) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        *used = (*used + come).saturating_sub(gone);
+        if *used <= self.limit {
             return;
         }
         let Ok(mut files) = self.files() else { return };
         files.sort_unstable();
-        self.used = files.iter().map(|file| file.bytes).sum();
+        *used = files.iter().map(|file| file.bytes).sum();
         for file in files {
-            if self.used <= self.limit / 4 * 3 {
+            if *used <= self.limit / 4 * 3 {
                 break;
             }
             if fs::remove_file(&file.path).is_ok() {
-                self.used -= file.bytes;
+                *used -= file.bytes;
             }
         }
     }
+}
+
+/// Under another name first, so that nobody ever reads half a table.
+fn write(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let _ = fs::remove_file(temporary);
+    let mut file = options.open(temporary)?;
+    file.write_all(bytes)?;
+    drop(file);
+    fs::rename(temporary, path)
 }
 
 /// Ordered by the time of its last use.
@@ -222,13 +225,14 @@ fn encode(identity: &FileIdentity, table: &Table) -> Vec<u8> {
 }
 
 fn encode_identity(identity: &FileIdentity, bytes: &mut Vec<u8>) {
-    let FileIdentity { device, inode, changed, size, build_id } = identity;
+    let FileIdentity { device, inode, changed_ns, modified_ns, size, build_id } = identity;
     bytes.extend(device.to_le_bytes());
     bytes.extend(inode.to_le_bytes());
-    bytes.extend(changed.to_le_bytes());
+    bytes.extend(changed_ns.to_le_bytes());
+    bytes.extend(modified_ns.to_le_bytes());
     bytes.extend(size.to_le_bytes());
-    // 0: none; an empty build id is not kept.
-    let build_id = build_id.as_deref().unwrap_or_default();
+    // 0: none.
+    let build_id = build_id.as_ref().map_or(&[][..], BuildId::bytes);
     bytes.extend((build_id.len() as u32).to_le_bytes());
     bytes.extend(build_id);
 }
@@ -337,7 +341,7 @@ mod tests {
     /// alone, and that nobody else can read it.
     #[test]
     fn round_trip() {
-        let (_parent, mut cache) = cache(MAX_BYTES);
+        let (_parent, cache) = cache(MAX_BYTES);
         let (identity, table) = sample();
         assert_eq!(cache.load(&identity), None);
         cache.store(&identity, &table);
@@ -346,18 +350,19 @@ mod tests {
         assert_eq!(mode(&cache.directory), 0o700);
         assert_eq!(mode(&cache.path(&identity)), 0o600);
         for other in [
-            FileIdentity { size: identity.size + 1, ..identity.clone() },
-            FileIdentity { changed: identity.changed + 1, ..identity.clone() },
-            FileIdentity { build_id: None, ..identity.clone() },
+            FileIdentity { size: identity.size + 1, ..identity },
+            FileIdentity { changed_ns: identity.changed_ns + 1, ..identity },
+            FileIdentity { modified_ns: identity.modified_ns + 1, ..identity },
+            FileIdentity { build_id: None, ..identity },
         ] {
             assert_eq!(cache.load(&other), None);
         }
-        let newer = FileIdentity { changed: identity.changed + 1, ..identity.clone() };
+        let newer = FileIdentity { changed_ns: identity.changed_ns + 1, ..identity };
         cache.store(&newer, &table);
         assert_eq!(cache.load(&newer), Some(table));
         assert_eq!(cache.load(&identity), None);
         assert_eq!(cache.files().unwrap().len(), 1);
-        assert_eq!(cache.used, cache.files().unwrap()[0].bytes);
+        assert_eq!(*cache.used.lock().unwrap(), cache.files().unwrap()[0].bytes);
     }
 
     /// Check that every single damaged byte is noticed, and every length that a
@@ -405,13 +410,13 @@ mod tests {
     fn limit() {
         let (identity, table) = sample();
         let size = encode(&identity, &table).len() as u64;
-        let (_parent, mut cache) = cache(4 * size);
-        let of = |inode| FileIdentity { inode, ..identity.clone() };
+        let (_parent, cache) = cache(4 * size);
+        let of = |inode| FileIdentity { inode, ..identity };
         for inode in 0..20 {
             cache.store(&of(inode), &table);
             let files = cache.files().unwrap();
             assert!(files.len() <= 4, "{inode}");
-            assert_eq!(cache.used, files.len() as u64 * size);
+            assert_eq!(*cache.used.lock().unwrap(), files.len() as u64 * size);
             assert!(cache.load(&of(inode)).is_some());
         }
         let abandoned = cache.directory.join("new-1");
@@ -419,7 +424,7 @@ mod tests {
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
         let again = DiskCache::open(&cache.directory, size).unwrap();
         assert!(!abandoned.exists());
-        assert!(again.used <= size);
+        assert!(*again.used.lock().unwrap() <= size);
     }
 
     /// Check that a directory that others can write to is refused, and that one

@@ -8,9 +8,9 @@ use gimli::{
 };
 use leakd_common::unwind::Rule;
 
+use crate::elf::FileIdentity;
 use crate::unwind::ConvertError;
 use crate::unwind::entries::{Bytes, Entries, FdeRange};
-use crate::unwind::identity::FileIdentity;
 use crate::unwind::image::{Architecture, ElfImage, FrameFormat, FrameSection, ReadAt};
 use crate::unwind::limits::{Budget, Limits};
 use crate::unwind::rule::{Registers, Translator};
@@ -35,7 +35,8 @@ pub fn convert(file: &File, limits: Limits) -> Result<Table, ConvertError> {
         return Err(ConvertError::NotRegular);
     }
     let table = convert_bytes(file, limits)?;
-    if FileIdentity::stamp(&before) == FileIdentity::stamp(&file.metadata()?) {
+    let identity = FileIdentity::without_build_id;
+    if identity(&before) == identity(&file.metadata()?) {
         Ok(table)
     } else {
         Err(ConvertError::Changed)

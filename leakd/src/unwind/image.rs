@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use object::elf;
-use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
 use object::{CompressedData, CompressionFormat, LittleEndian};
 
@@ -22,16 +22,12 @@ type Header = elf::FileHeader64<LittleEndian>;
 
 /// Headers and section names together; more is not read.
 const MAX_HEADER_BYTES: u64 = 8 << 20;
-/// Headers and notes, when only the build id is wanted.
-const MAX_NOTE_BYTES: u64 = 256 << 10;
 /// What the cache reads for a short string.
 const STRING_BYTES: u64 = 256;
 /// More sections than this are not looked at; linkers make a few dozen.
 const MAX_SECTIONS: usize = 16 << 10;
 /// More segments than this are not looked at.
 const MAX_SEGMENTS: usize = 256;
-/// Longest build id that is kept; the usual one is a SHA-1.
-const MAX_BUILD_ID: usize = 64;
 
 /// A processor architecture whose frames can be walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -444,35 +440,6 @@ fn decompress(raw: &[u8], budget: &mut Budget) -> Result<Vec<u8>, ConvertError> 
         }
         _ => Err(BAD),
     }
-}
-
-/// The GNU build id of an ELF file; `None` where there is none or the file is
-/// not one.
-pub fn build_id<R: ReadAt + ?Sized>(source: &R) -> Option<Vec<u8>> {
-    check_identification(source).ok()?;
-    let cache = Capped::new(source, MAX_NOTE_BYTES);
-    let header = Header::parse(&cache).ok()?;
-    let headers = header.program_headers(LittleEndian, &cache).ok()?;
-    for header in headers.iter().take(MAX_SEGMENTS) {
-        let Ok(Some(mut notes)) = header.notes(LittleEndian, &cache) else { continue };
-        if let Some(found) = build_id_in(&mut notes) {
-            return Some(found);
-        }
-    }
-    None
-}
-
-fn build_id_in(notes: &mut NoteIterator<'_, Header>) -> Option<Vec<u8>> {
-    for _ in 0..64 {
-        let note = notes.next().ok()??;
-        if note.name() == elf::ELF_NOTE_GNU
-            && note.n_type(LittleEndian) == elf::NT_GNU_BUILD_ID
-            && (1..=MAX_BUILD_ID).contains(&note.desc().len())
-        {
-            return Some(note.desc().to_vec());
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -39,8 +39,8 @@ pub struct KernelMaps {
     cache_entries: u32,
     /// Stands under the numbers of retired tables.
     empty: OwnedFd,
-    /// Waits for the kernel to have waited.
-    publishing: Option<JoinHandle<io::Result<()>>>,
+    /// Wait for the kernel to have waited, each for a few tables.
+    publishing: Vec<JoinHandle<io::Result<()>>>,
 }
 
 /// What an inner map of `tables` looks like, but for its size: the template
@@ -78,7 +78,7 @@ impl KernelMaps {
         expect("mappings", &maps.mappings, map_type::LPM_TRIE, prefix, mapping, 1)?;
         let cache_entries = expect("cached rules", &maps.cache, array, 4, 8, 1)?;
         let empty = sys::map_create(&table_spec(1))?;
-        Ok(Self { maps, cache_entries, empty, publishing: None })
+        Ok(Self { maps, cache_entries, empty, publishing: Vec::new() })
     }
 
     /// Writes descriptors of inner maps, without waiting for the walkers.
@@ -88,7 +88,7 @@ impl KernelMaps {
     /// away; but a walker finds each table as soon as it is in its place. So
     /// another thread gives the command, and this one looks for the last table.
     fn set_new_tables(&mut self, numbers: &[u32], tables: Vec<OwnedFd>) -> io::Result<()> {
-        self.finish_publishing()?;
+        self.finish_publishing(false)?;
         let Some(last) = numbers.last().map(|number| number.to_ne_bytes()) else { return Ok(()) };
         let outer = self.maps.tables.try_clone()?;
         let mut inner = [0; 4];
@@ -101,24 +101,24 @@ impl KernelMaps {
             let (outer, numbers) = (outer.try_clone()?, numbers.to_vec());
             move || set_tables(outer.as_fd(), &numbers, &tables)
         })?;
-        self.publishing = Some(publishing);
         // Written in order: when the last one is there, all are.
         while !sys::map_lookup(outer.as_fd(), &last, &mut inner)? {
-            if self.publishing.as_ref().is_some_and(JoinHandle::is_finished) {
-                return self.finish_publishing();
+            if publishing.is_finished() {
+                return finish(publishing);
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+        self.publishing.push(publishing);
         Ok(())
     }
 
-    /// Waits for the last command of [`Self::set_new_tables`].
-    fn finish_publishing(&mut self) -> io::Result<()> {
-        match self.publishing.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(io::Error::other("the thread that loads unwind tables panicked")),
-        }
+    /// Ends the commands of [`Self::set_new_tables`] that are through; or waits
+    /// for all.
+    fn finish_publishing(&mut self, all: bool) -> io::Result<()> {
+        let (through, others): (Vec<_>, _) =
+            self.publishing.drain(..).partition(|thread| all || thread.is_finished());
+        self.publishing = others;
+        through.into_iter().try_for_each(finish)
     }
 
     fn set_geometries(&self, numbers: &[u32], geometries: &[TableGeometry]) -> io::Result<()> {
@@ -150,7 +150,7 @@ impl UnwindMaps for KernelMaps {
         self.set_geometries(numbers, &vec![TableGeometry::default(); numbers.len()])?;
         // Replacing an inner map waits for walkers, as maybe_wait_bpf_programs()
         // in kernel/bpf/syscall.c promises.
-        self.finish_publishing()?;
+        self.finish_publishing(true)?;
         set_tables(self.maps.tables.as_fd(), numbers, &vec![self.empty.as_fd(); numbers.len()])
     }
 
@@ -189,6 +189,12 @@ impl UnwindMaps for KernelMaps {
         let entries: Vec<[u8; 4]> = (0..self.cache_entries).map(u32::to_ne_bytes).collect();
         update_all(self.maps.cache.as_fd(), &entries, &vec![[0; 8]; entries.len()])
     }
+}
+
+/// Waits for a thread that publishes tables.
+fn finish(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    let panicked = |_| Err(io::Error::other("the thread that loads unwind tables panicked"));
+    thread.join().unwrap_or_else(panicked)
 }
 
 /// Writes descriptors of inner maps, and waits for the walkers. One batch waits

@@ -4,7 +4,9 @@
 //! ```text
 //! file -> image -> entries -> rule -> table     convert: one file, hostile
 //!                                       |
-//!            cache (on disk) <-> store: numbers, rules, memory, who uses what
+//!            cache (on disk) <-> maker: threads, who is next
+//!                                       |
+//!                                     store: numbers, rules, memory, who uses what
 //!                                       |
 //!   address_space: a process's mappings -> kernel_maps: bpf(2)
 //! ```
@@ -20,13 +22,14 @@ pub mod cache;
 pub mod convert;
 mod entries;
 pub mod error;
-pub mod identity;
 pub mod image;
 pub mod kernel_maps;
 pub mod limits;
+mod maker;
 pub mod prefix;
 mod rule;
 mod rule_numbers;
+pub mod source;
 pub mod store;
 pub mod table;
 pub mod vdso;
@@ -34,7 +37,6 @@ pub mod vdso;
 pub use address_space::{AddressSpaces, ExecutableMapping, MappingSource, SyncReport};
 pub use convert::convert;
 pub use error::ConvertError;
-pub use identity::FileIdentity;
 pub use image::ElfImage;
 pub use kernel_maps::KernelMaps;
 pub use limits::Limits;

@@ -8,21 +8,21 @@
 //! the walker's cache holds rules by (table number, address), and is flushed
 //! before a number comes back.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leakd_common::unwind::{Cell, Mapping, MappingKey, Rule, TABLES, TableGeometry};
-use thiserror::Error;
+use tokio::sync::Notify;
 
 use crate::unwind::cache::DiskCache;
 use crate::unwind::image::{self, Segment};
+use crate::unwind::maker::{Made, Maker};
 use crate::unwind::rule_numbers::RuleNumbers;
+use crate::unwind::source::{NoTable, TableKey, TableSource};
 use crate::unwind::table::TableStats;
-use crate::unwind::{ConvertError, FileIdentity, Limits, Table, convert, vdso};
+use crate::unwind::{ConvertError, Limits, Table};
 
 /// A prefix of the mapping trie, laid out as the kernel reads it.
 #[repr(C)]
@@ -67,83 +67,26 @@ pub struct StoreLimits {
     pub threads: usize,
     /// For each file.
     pub file: Limits,
-    /// Wall-clock time for all files of one load; what is left then goes without
-    /// until the next one.
-    pub load_time: Duration,
-    /// When a file that took too long, or could not be read, is tried again.
+    /// Processor time for all files of one process together, within
+    /// `retry_after`.
+    pub process_time: Duration,
+    /// When what failed is tried again, if trying again may help.
     pub retry_after: Duration,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        // Two at least, so that a large file does not hold the small ones up; few
+        // enough to leave the machine to those whose it is.
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
         Self {
             bytes: 64 << 20,
             threads,
             file: Limits::default(),
-            load_time: Duration::from_secs(10),
+            process_time: Duration::from_secs(10),
             retry_after: Duration::from_secs(60),
         }
     }
-}
-
-/// What a table is made from, as far as telling tables apart goes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TableKey {
-    /// A file.
-    File(FileIdentity),
-    /// The kernel's vdso.
-    Vdso,
-}
-
-/// What a table is made from.
-#[derive(Clone, Debug)]
-pub enum TableSource {
-    /// A file, open for reading.
-    File(FileIdentity, Arc<File>),
-    /// The kernel's vdso.
-    Vdso,
-}
-
-impl TableSource {
-    /// The key of this source.
-    pub fn key(&self) -> TableKey {
-        match self {
-            Self::File(identity, _) => TableKey::File(identity.clone()),
-            Self::Vdso => TableKey::Vdso,
-        }
-    }
-
-    /// For doing large files first.
-    fn size(&self) -> u64 {
-        match self {
-            Self::File(identity, _) => identity.size,
-            Self::Vdso => 0,
-        }
-    }
-}
-
-/// Why there is no table.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum NoTable {
-    /// The file gave none.
-    #[error(transparent)]
-    Convert(#[from] ConvertError),
-    /// The tables in use, or those of this process, leave no room.
-    #[error("unwind tables already take the {limit} bytes that they may")]
-    NoMemory {
-        /// The limit, in bytes.
-        limit: u64,
-    },
-    /// The process's other files took all the time that there was.
-    #[error("no time left after the process's other files")]
-    NoTime,
-    /// As many tables are in use as there can be.
-    #[error("all {TABLES} unwind tables are in use")]
-    NoNumber,
-    /// The kernel refused.
-    #[error("cannot load an unwind table into the kernel: {0}")]
-    Kernel(io::ErrorKind),
 }
 
 /// A loaded table, held for one mapping; give it back with
@@ -186,7 +129,8 @@ struct Loaded {
 
 enum Known {
     Table(u32),
-    Failed { error: ConvertError, since: Instant },
+    BeingMade,
+    Failed { why: NoTable, since: Instant },
 }
 
 /// Files remembered for giving no table.
@@ -196,7 +140,7 @@ const MAX_FAILED: usize = 4096;
 pub struct TableStore<M> {
     pub(crate) maps: M,
     limits: StoreLimits,
-    cache: Option<DiskCache>,
+    maker: Maker,
     known: HashMap<TableKey, Known>,
     loaded: HashMap<u32, Loaded>,
     rules: RuleNumbers,
@@ -207,9 +151,9 @@ pub struct TableStore<M> {
     retired: Vec<u32>,
     /// Retired, and the cache flushed since.
     reusable: Vec<u32>,
-    /// Converted, and not in the disk cache yet.
-    unsaved: Vec<(FileIdentity, Table)>,
     failed: usize,
+    /// See [`TableStore::take_news`].
+    news: bool,
     counts: StoreCounts,
 }
 
@@ -227,7 +171,7 @@ impl<M: UnwindMaps> TableStore<M> {
         Ok(Self {
             maps,
             limits,
-            cache,
+            maker: Maker::new(limits, cache),
             known: HashMap::new(),
             loaded: HashMap::new(),
             rules,
@@ -235,8 +179,8 @@ impl<M: UnwindMaps> TableStore<M> {
             next_number: 0,
             retired: Vec::new(),
             reusable: Vec::new(),
-            unsaved: Vec::new(),
             failed: 0,
+            news: false,
             counts: StoreCounts::default(),
         })
     }
@@ -269,50 +213,93 @@ impl<M: UnwindMaps> TableStore<M> {
         image::bias(&self.loaded.get(&table.number)?.segments, begin, file_offset)
     }
 
-    /// Why a file has no table; `None` if it has one or was never asked for.
-    pub fn failure(&self, key: &TableKey) -> Option<&ConvertError> {
-        match self.known.get(key)? {
-            Known::Failed { error, .. } => Some(error),
-            Known::Table(_) => None,
+    /// Holds the table of a file of a process for one mapping. Where there is
+    /// none yet it is ordered: [`NoTable::BeingMade`].
+    pub fn hold(&mut self, pid: u32, source: &TableSource) -> Result<TableUse, NoTable> {
+        let key = source.key();
+        match self.known.get(&key) {
+            Some(Known::Table(number)) => {
+                if let Some(loaded) = self.loaded.get_mut(number) {
+                    loaded.uses += 1;
+                    loaded.last_use = self.clock;
+                    return Ok(TableUse { number: *number });
+                }
+            }
+            Some(Known::BeingMade) => return Err(NoTable::BeingMade),
+            Some(Known::Failed { why, since }) if !self.worth_another_try(why, *since) => {
+                return Err(why.clone());
+            }
+            Some(Known::Failed { .. }) | None => {}
         }
+        self.learn(key, Known::BeingMade);
+        self.maker.order(pid, source);
+        Err(NoTable::BeingMade)
     }
 
-    /// Loads the tables of all sources, in parallel where they have to be made,
-    /// and holds each for one mapping. Takes as long as the conversions take:
-    /// not for a thread of an async runtime.
-    pub fn load(&mut self, sources: &[TableSource]) -> Vec<Result<TableUse, NoTable>> {
-        self.clock += 1;
-        let keys: Vec<TableKey> = sources.iter().map(TableSource::key).collect();
-        // Hold first what is there, so that it does not have to go for what is
-        // not.
-        let mut results: Vec<_> = keys.iter().map(|key| self.hold(key)).collect();
-        let mut seen = HashSet::new();
-        let missing = |(index, key): (usize, &TableKey)| {
-            (results[index].is_none() && seen.insert(key.clone())).then(|| &sources[index])
-        };
-        let mut missing: Vec<&TableSource> = keys.iter().enumerate().filter_map(missing).collect();
-        missing.sort_by_key(|source| std::cmp::Reverse(source.size()));
-        let mut refused = HashMap::new();
-        let begun = Instant::now();
-        while !missing.is_empty() && begun.elapsed() < self.limits.load_time {
-            let made = self.make(&missing, begun);
-            missing.drain(..made.len());
-            refused.extend(self.install(made));
-        }
-        refused.extend(missing.iter().map(|source| (source.key(), NoTable::NoTime)));
-        for (result, key) in results.iter_mut().zip(&keys) {
-            if result.is_none() {
-                *result = self.hold(key);
+    /// Holds several, and waits for those that have to be made.
+    pub fn hold_all(
+        &mut self,
+        pid: u32,
+        sources: &[TableSource],
+        at_most: Duration,
+    ) -> Vec<Result<TableUse, NoTable>> {
+        let mut tables: Vec<_> = sources.iter().map(|source| self.hold(pid, source)).collect();
+        let until = Instant::now() + at_most;
+        loop {
+            let missing = sources.iter().zip(&tables);
+            let missing = missing.filter(|(_, table)| **table == Err(NoTable::BeingMade));
+            let missing: Vec<TableKey> = missing.map(|(source, _)| source.key()).collect();
+            if missing.is_empty() || Instant::now() >= until {
+                return tables;
+            }
+            self.maker.wait(&missing, until);
+            self.collect();
+            for (table, source) in tables.iter_mut().zip(sources) {
+                if *table == Err(NoTable::BeingMade) {
+                    *table = self.hold(pid, source);
+                }
             }
         }
-        let outcome = |(result, key): (Option<_>, _)| {
-            let why = NoTable::Kernel(io::ErrorKind::Other);
-            result.unwrap_or_else(|| Err(refused.entry(key).or_insert(why).clone()))
-        };
-        results.into_iter().zip(keys).map(outcome).collect()
     }
 
-    /// Gives back what [`TableStore::load`] gave. The mapping that used it must
+    /// Puts what has been made into the kernel.
+    pub fn collect(&mut self) {
+        let made = self.maker.take();
+        if !made.is_empty() {
+            self.clock += 1;
+            self.install(made);
+            self.news = true;
+        }
+    }
+
+    /// Whether there are answers, since the last time, that whoever was told
+    /// [`NoTable::BeingMade`] may not know.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Waits until nothing is left to be made, or kept on disk. For tests and
+    /// measurements: everybody else has better things to do.
+    pub fn wait_until_idle(&mut self) {
+        self.collect();
+        self.maker.wait_until_idle();
+    }
+
+    /// Told when there is something to collect.
+    pub fn made(&self) -> Arc<Notify> {
+        self.maker.notify()
+    }
+
+    /// A process wants nothing any more.
+    pub fn forget_orders(&mut self, pid: u32) {
+        for key in self.maker.forget(pid) {
+            self.known.remove(&key);
+            // Others may have waited for it: they order it themselves.
+            self.news = true;
+        }
+    }
+
+    /// Gives back what [`TableStore::hold`] gave. The mapping that used it must
     /// be gone from the kernel.
     pub fn release(&mut self, table: TableUse) {
         if let Some(loaded) = self.loaded.get_mut(&table.number) {
@@ -321,120 +308,75 @@ impl<M: UnwindMaps> TableStore<M> {
         }
     }
 
-    /// Writes new tables to the disk cache; apart from loading, so that the
-    /// mappings need not wait for it.
-    pub fn save(&mut self) {
-        let unsaved = std::mem::take(&mut self.unsaved);
-        if let Some(cache) = &mut self.cache {
-            for (identity, table) in unsaved {
-                cache.store(&identity, &table);
+    /// Whether asking for this key again would give this answer again.
+    pub fn is_settled(&self, key: &TableKey, answer: &NoTable) -> bool {
+        match self.known.get(key) {
+            Some(Known::BeingMade) => *answer == NoTable::BeingMade,
+            Some(Known::Failed { why, since }) => {
+                why == answer && !self.worth_another_try(why, *since)
             }
+            Some(Known::Table(_)) | None => false,
         }
     }
 
-    /// Whether loading this key would only give the error that it gave before.
-    pub fn is_settled_failure(&self, key: &TableKey) -> bool {
-        matches!(self.known.get(key), Some(Known::Failed { error, since })
-            if !self.worth_another_try(error, *since))
+    /// Whether there is another answer by now, or asking again may bring one.
+    pub fn has_news(&self, key: &TableKey, answer: &NoTable) -> bool {
+        match self.known.get(key) {
+            Some(Known::BeingMade) => false,
+            Some(Known::Failed { why, since }) => {
+                *answer == NoTable::BeingMade || self.worth_another_try(why, *since)
+            }
+            Some(Known::Table(_)) | None => *answer == NoTable::BeingMade,
+        }
     }
 
-    fn worth_another_try(&self, error: &ConvertError, since: Instant) -> bool {
+    fn worth_another_try(&self, why: &NoTable, since: Instant) -> bool {
         use ConvertError::{Changed, Read, TookTooLong};
-        let passing = matches!(error, TookTooLong(_) | Changed | Read(_));
+        let passing = match why {
+            NoTable::Convert(error) => matches!(error, TookTooLong(_) | Changed | Read(_)),
+            _ => true,
+        };
         passing && since.elapsed() > self.limits.retry_after
     }
 
-    /// What is known about a key; `None`: it has to be made.
-    fn hold(&mut self, key: &TableKey) -> Option<Result<TableUse, NoTable>> {
-        match self.known.get(key)? {
-            Known::Table(number) => {
-                let loaded = self.loaded.get_mut(number)?;
-                loaded.uses += 1;
-                loaded.last_use = self.clock;
-                Some(Ok(TableUse { number: *number }))
-            }
-            Known::Failed { error, since } => {
-                let again = self.worth_another_try(error, *since);
-                (!again).then(|| Err(NoTable::Convert(error.clone())))
-            }
+    fn learn(&mut self, key: TableKey, known: Known) {
+        let is_failed = |known: &Known| matches!(known, Known::Failed { .. });
+        if is_failed(&known) && self.failed >= MAX_FAILED {
+            self.known.retain(|_, known| !is_failed(known));
+            self.failed = 0;
         }
+        self.failed += usize::from(is_failed(&known));
+        let before = self.known.insert(key, known);
+        self.failed -= usize::from(before.as_ref().is_some_and(is_failed));
     }
 
-    /// Reads tables from the disk cache or makes them, on several threads: the
-    /// first ones of `sources`, as long as memory and time last.
-    fn make<'a>(&self, sources: &[&'a TableSource], begun: Instant) -> Vec<Made<'a>> {
-        let bytes = AtomicU64::new(0);
-        let next = AtomicUsize::new(0);
-        let made = Mutex::new(Vec::with_capacity(sources.len()));
-        let (cache, limits) = (self.cache.as_ref(), self.limits);
-        let work = || {
-            while bytes.load(Ordering::Relaxed) <= limits.bytes
-                && begun.elapsed() < limits.load_time
-                && let Some(&source) = sources.get(next.fetch_add(1, Ordering::Relaxed))
-            {
-                let one = make_one(source, cache, limits);
-                let size = one.table.as_ref().map_or(0, Table::cell_bytes);
-                bytes.fetch_add(size, Ordering::Relaxed);
-                made.lock().unwrap_or_else(|poison| poison.into_inner()).push(one);
-            }
-        };
-        let threads = self.limits.threads.min(sources.len());
-        if threads <= 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(work);
-                }
-            });
-        }
-        made.into_inner().unwrap_or_else(|poison| poison.into_inner())
+    fn fail(&mut self, key: TableKey, why: NoTable) {
+        self.learn(key, Known::Failed { why, since: Instant::now() });
     }
 
-    /// Brings made tables into the kernel; gives what could not be.
-    fn install(&mut self, made: Vec<Made<'_>>) -> HashMap<TableKey, NoTable> {
-        let mut refused = HashMap::new();
+    /// Puts tables that were made into the kernel's maps.
+    fn install(&mut self, made: Vec<Made>) {
         let mut publish = Vec::new();
         let mut installed = Vec::new();
-        for Made { source, table, from_cache } in made {
-            let key = source.key();
-            let table = match table {
-                Ok(table) => table,
-                Err(error) => {
-                    self.remember_failure(key, error);
-                    continue;
-                }
-            };
-            match self.bring_in(&key, &table) {
+        for Made { key, table, from_cache } in made {
+            match table.and_then(|table| self.bring_in(&key, &table)) {
                 Ok((number, geometry, cells)) => {
                     publish.push((number, geometry, cells));
                     installed.push(number);
-                    if from_cache {
-                        self.counts.from_cache += 1;
-                    } else {
-                        self.counts.converted += 1;
-                        if let (TableSource::File(identity, _), true) =
-                            (source, self.cache.is_some())
-                        {
-                            self.unsaved.push((identity.clone(), table));
-                        }
-                    }
+                    self.counts.from_cache += u64::from(from_cache);
+                    self.counts.converted += u64::from(!from_cache);
                 }
-                Err(why) => {
-                    refused.insert(key, why);
-                }
+                Err(why) => self.fail(key, why),
             }
         }
         if let Err(error) = self.maps.publish_tables(publish) {
             for number in installed {
                 if let Some(loaded) = self.loaded.remove(&number) {
-                    self.known.remove(&loaded.key);
-                    refused.insert(loaded.key, NoTable::Kernel(error.kind()));
+                    self.fail(loaded.key, NoTable::Kernel(error.kind()));
                     self.retired.push(number);
                 }
             }
         }
-        refused
     }
 
     /// Makes room, numbers the rules and creates the cells of one table.
@@ -458,9 +400,9 @@ impl<M: UnwindMaps> TableStore<M> {
         let cells = table.cells(&numbers, RuleNumbers::UNSUPPORTED);
         let handle = self.maps.create_table(&cells.cells).map_err(kernel)?;
         let number = self.take_number()?;
-        self.known.insert(key.clone(), Known::Table(number));
+        self.learn(*key, Known::Table(number));
         let loaded = Loaded {
-            key: key.clone(),
+            key: *key,
             segments: table.segments.clone(),
             stats: table.stats,
             bytes,
@@ -469,17 +411,6 @@ impl<M: UnwindMaps> TableStore<M> {
         };
         self.loaded.insert(number, loaded);
         Ok((number, cells.geometry, handle))
-    }
-
-    fn remember_failure(&mut self, key: TableKey, error: ConvertError) {
-        if self.failed >= MAX_FAILED {
-            self.known.retain(|_, known| matches!(known, Known::Table(_)));
-            self.failed = 0;
-        }
-        let known = Known::Failed { error, since: Instant::now() };
-        if self.known.insert(key, known).is_none() {
-            self.failed += 1;
-        }
     }
 
     /// Evicts until `bytes` more fit.
@@ -505,7 +436,8 @@ impl<M: UnwindMaps> TableStore<M> {
     }
 
     /// Number and size of tables that no mapping uses, least recently used
-    /// first. Not those of the load that is going on: they are not in use yet.
+    /// first. Not those that came together with the one that needs the room: nobody
+    /// has had a chance to use them.
     fn unused(&self) -> Vec<(u32, u64)> {
         let idle = |loaded: &Loaded| loaded.uses == 0 && loaded.last_use < self.clock;
         let idle = self.loaded.iter().filter(|(_, loaded)| idle(loaded));
@@ -554,41 +486,4 @@ impl<M: UnwindMaps> TableStore<M> {
         }
         self.reusable.pop().ok_or(NoTable::NoNumber)
     }
-}
-
-/// A table that has been made, or not.
-struct Made<'a> {
-    source: &'a TableSource,
-    table: Result<Table, ConvertError>,
-    from_cache: bool,
-}
-
-fn make_one<'a>(
-    source: &'a TableSource,
-    cache: Option<&DiskCache>,
-    limits: StoreLimits,
-) -> Made<'a> {
-    let table = match source {
-        TableSource::Vdso => vdso::table(),
-        TableSource::File(identity, file) => {
-            if let Some(table) = cache.and_then(|cache| cache.load(identity)) {
-                return Made { source, table: Ok(table), from_cache: true };
-            }
-            // The identity was taken when the mapping was looked at.
-            match file.metadata() {
-                Ok(now) if FileIdentity::stamp(&now).same_stamp(identity) => {
-                    convert(file, limits.file)
-                }
-                Ok(_) => Err(ConvertError::Changed),
-                Err(error) => Err(error.into()),
-            }
-        }
-    };
-    // What could never be loaded need not be kept until then.
-    let fits = |table: &Table| table.cell_bytes() <= limits.bytes;
-    let table = table.and_then(|table| {
-        let too_large = ConvertError::TooLarge { what: "the table", limit: limits.bytes };
-        if fits(&table) { Ok(table) } else { Err(too_large) }
-    });
-    Made { source, table, from_cache: false }
 }

@@ -139,9 +139,13 @@ impl Watch {
     /// # Errors
     /// If /proc cannot be listed. What vanishes between two reads has ended.
     pub fn look(&mut self) -> io::Result<Pass> {
+        self.look_when(self.now(), read::since_boot())
+    }
+
+    /// The same; `now` in seconds on the clock of the histories, `boot` since
+    /// the machine's start.
+    fn look_when(&mut self, now: f64, boot: Duration) -> io::Result<Pass> {
         let began = thread_time();
-        let now = self.now();
-        let boot = read::since_boot();
         self.passes += 1;
         let review = self.passes.is_multiple_of(REVIEW);
         if review {

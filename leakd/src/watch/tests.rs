@@ -88,6 +88,69 @@ fn pids_are_given_out_again() {
     }
 }
 
+/// Check that over a day (of a clock that goes faster) in which processes come
+/// and go, some with pids that were given out before, nobody is mistaken for
+/// another, no file of one that has gone is kept open, and what is remembered is
+/// bounded.
+#[test]
+fn a_day() {
+    const STEP: Duration = Duration::from_secs(20);
+    let mut watch = watch(100_000, 100_000);
+    let boot = read::since_boot();
+    let mut living: Vec<(Process, u32)> = Vec::new();
+    let mut gone: Vec<u32> = Vec::new();
+    let (mut reused, mut remembered) = (0, Vec::new());
+    for number in 0..24 * 3600 / STEP.as_secs() as u32 {
+        if number % 20 == 0 {
+            if living.len() >= 10 {
+                for (process, _) in living.drain(..5) {
+                    gone.push(process.pid());
+                    process.end();
+                }
+            }
+            for index in 0..5 {
+                // Every other one gets a pid that somebody had before, unless
+                // others are faster.
+                if let Some(old) = gone.get(gone.len().wrapping_sub(index * 2)) {
+                    let last = format!("{}", old - 1);
+                    std::fs::write("/proc/sys/kernel/ns_last_pid", last).expect("root may");
+                }
+                let process = Process::start();
+                reused += u32::from(gone.contains(&process.pid()));
+                living.push((process, number));
+            }
+        }
+        let passed = STEP * number;
+        watch.look_when(passed.as_secs_f64(), boot + passed).expect("/proc");
+        for (process, since) in &living {
+            let seen = watch.process(process.pid()).expect("it runs");
+            let start = read::start_time(process.pid()).expect("it runs");
+            assert_eq!(seen.identity.start_time, start);
+            let series = seen.history.series();
+            let first = series.first().expect("a look").time;
+            assert!(first >= (STEP * *since).as_secs_f64(), "another's history");
+        }
+        if number % 20 == 10 {
+            let is_ours = |pid: &u32| living.iter().any(|(process, _)| process.pid() == *pid);
+            let left = gone
+                .iter()
+                .filter(|pid| !is_ours(pid))
+                .find(|pid| watch.process(**pid).is_some_and(|one| one.identity.comm == "cat"));
+            assert_eq!(left, None, "it has gone");
+            let own = watch.process(std::process::id()).expect("this process");
+            remembered.push(own.history.series().len());
+        }
+    }
+    let open = watch.processes().filter(|one| one.status.is_some()).count();
+    assert_eq!(open, watch.last().processes);
+    // Five minutes, two hours and two days, each at its own resolution.
+    assert!(remembered.iter().all(|points| *points <= 66 + 120 + 96), "{remembered:?}");
+    assert!(reused > 20, "{reused} pids were given out again");
+    for (process, _) in living {
+        process.end();
+    }
+}
+
 /// Check that what there is no room for is counted.
 #[test]
 fn room_is_bounded() {

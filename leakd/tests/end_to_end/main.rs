@@ -8,6 +8,7 @@ mod allocators;
 mod bad_input;
 mod daemon;
 mod diagnostics;
+mod doctor;
 mod exactness;
 mod harness;
 #[path = "../support/host.rs"]

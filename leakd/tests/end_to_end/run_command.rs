@@ -5,7 +5,7 @@ use crate::support::{
     programs::program,
     report::{Report, assert_first_site},
 };
-use std::{path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Runs `leakctl run OPTIONS -- PROGRAM ARGUMENTS`.
 fn run(options: &[&str], program: &Path, arguments: &[&str]) -> Outcome {
@@ -179,4 +179,22 @@ fn environment_is_not_touched() {
     command.env_clear().env("A", "b").args(["run", "--", "/usr/bin/env"]);
     let outcome = Leakctl::start_command(command).outcome();
     assert_eq!(outcome.stdout, String::from_utf8_lossy(&plain.stdout), "{outcome:?}");
+}
+
+/// Check that a command that its loader ends, for want of a library, says so
+/// itself and is waited for.
+#[test]
+fn ends_in_its_loader() {
+    let (here, gone) = (b"libc.so.6\0", b"libg.so.6\0");
+    let mut file = std::fs::read(program("short")).expect("the program");
+    let name = file.windows(here.len()).position(|bytes| bytes == here).expect("it needs libc");
+    file[name..name + gone.len()].copy_from_slice(gone);
+    let folder = tempfile::tempdir().expect("cannot make a folder");
+    let path = folder.path().join("program");
+    std::fs::write(&path, file).expect("cannot write");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let outcome = run(&[], &path, &[]);
+    assert_eq!(outcome.status, 2, "there was no allocator: {outcome:?}");
+    assert!(outcome.stderr.contains("error while loading shared libraries"), "{outcome:?}");
+    assert!(outcome.stderr.contains("it has exited"), "{outcome:?}");
 }

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use leakd::bpf::features::ProbeMethod;
@@ -95,6 +95,14 @@ fn by_longjmp() {
     }
 }
 
+/// Allocators whose operator new does not end in malloc, and throws itself.
+fn throwing_allocators() -> [PathBuf; 2] {
+    [
+        programs::library("libjemalloc.so.2", "libjemalloc2"),
+        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ]
+}
+
 /// Check that a program that catches what operator new throws when asked for
 /// too much is not aborted for being traced: an exception cannot pass a
 /// return address that has been replaced.
@@ -102,11 +110,7 @@ fn by_longjmp() {
 fn by_exception() {
     let program = programs::compile("throw.cpp", &["-lstdc++"]);
     let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
-    let allocators = [
-        programs::library("libjemalloc.so.2", "libjemalloc2"),
-        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
-    ];
-    for preload in allocators {
+    for preload in throwing_allocators() {
         let mut command = Command::new(&program);
         command.env("LD_PRELOAD", &preload).stderr(Stdio::null());
         let look = run(&mut trace, &mut command);
@@ -127,11 +131,7 @@ fn by_exception_within_a_limit() {
     const MEBIBYTE: u64 = 1 << 20;
     let program = programs::compile("throw.cpp", &["-lstdc++"]);
     let mut trace = Trace::start(Settings { quota: QUOTA, ..Settings::default() });
-    let allocators = [
-        programs::library("libjemalloc.so.2", "libjemalloc2"),
-        programs::library("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
-    ];
-    for preload in allocators {
+    for preload in throwing_allocators() {
         let mut command = Command::new(&program);
         command.arg("2048").env("LD_PRELOAD", &preload).stderr(Stdio::null());
         let limit = || {

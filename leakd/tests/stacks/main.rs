@@ -4,6 +4,7 @@
 //! | file | what it proves |
 //! |---|---|
 //! | `gdb` | stacks are those that gdb finds, frame by frame |
+//! | `heal` | stacks end where a table is missing, until it has come |
 //! | `signal` | what a signal interrupted gets the name of its own function |
 //! | `bottom` | stacks of Debian's programs are whole, page faults' too |
 //! | `torn` | no stack is torn where programs preempt each other |
@@ -14,6 +15,7 @@
 
 mod bottom;
 mod gdb;
+mod heal;
 mod signal;
 mod support;
 mod torn;

@@ -34,5 +34,5 @@ pub fn programs_are_compiled() -> bool {
 /// More than `count`, of what gives leakd time to notice something.
 #[allow(dead_code, reason = "only one of the test programs needs it")]
 pub fn stretched(count: u64) -> u64 {
-    count * (scale() / 5).max(1)
+    count * scale()
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{self, say};
-use crate::toolchain::locate::Tools;
+use crate::toolchain::locate::{RUSTFLAGS, Tools};
 use crate::{toolchain, workspace};
 
 /// cargo-deny, which checks licences and sources of the dependencies.
@@ -43,7 +43,9 @@ pub fn run() -> Result<()> {
     ]))?;
 
     say!("warnings, BPF programs");
-    clippy_for_bpf(&tools)?;
+    clippy_for_bpf(&tools, None)?;
+    say!("warnings, BPF programs for aarch64");
+    clippy_for_bpf(&tools, Some("aarch64"))?;
 
     say!("dependencies");
     // Advisories are left out: their database can only be had from GitHub, and
@@ -57,13 +59,20 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// clippy of the toolchain that builds for BPF, on the BPF programs.
-fn clippy_for_bpf(tools: &Tools) -> Result<()> {
+/// clippy of the toolchain that builds for BPF, on the BPF programs: as they are
+/// for this machine, or for user code of another architecture.
+fn clippy_for_bpf(tools: &Tools, architecture: Option<&str>) -> Result<()> {
     if tools.toolchain.sysroot == Path::new("/usr") {
         toolchain::apt::ensure(&["rust-web-clippy"], &[], "install clippy for the BPF compiler")?;
     }
-    let target = workspace::programs(false).join("bpf-clippy");
     let mut clippy = tools.cargo("clippy");
+    let mut target = workspace::programs(false).join("bpf-clippy");
+    if let Some(architecture) = architecture {
+        // aya's crates take it from here, too.
+        let choice = format!("{RUSTFLAGS} --cfg bpf_target_arch=\"{architecture}\"");
+        clippy.env("RUSTFLAGS", choice);
+        target.push(architecture);
+    }
     clippy.arg("--quiet").arg("--target-dir").arg(target).args(["--", "-D", "warnings"]);
     process::run(clippy.current_dir(workspace::root()))
 }

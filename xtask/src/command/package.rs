@@ -118,7 +118,7 @@ fn control(top: &Path, root: &Path, architecture: &str) -> Result<()> {
         "Package: leakd\n\
          Version: {}\n\
          Architecture: {architecture}\n\
-         Maintainer: the leakd developers <leakd@localhost>\n\
+         Maintainer: {}\n\
          Section: admin\n\
          Priority: optional\n\
          Installed-Size: {size}\n\
@@ -128,10 +128,33 @@ fn control(top: &Path, root: &Path, architecture: &str) -> Result<()> {
          within a budget, and names the lines that hold more and more memory.\n \
          leakctl asks it, or traces a process by itself.\n",
         env!("CARGO_PKG_VERSION"),
+        maintainer(),
         libraries(top, root)?,
     );
     fs::write(debian.join("control"), text)?;
     Ok(())
+}
+
+/// Whoever builds a package by hand answers for it: as Debian's tools have it,
+/// DEBFULLNAME and DEBEMAIL, else as git knows them, else the user.
+fn maintainer() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let git = |key: &str| {
+        let value = process::output(Command::new("git").args(["config", key])).ok()?;
+        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+    };
+    let user = || variable("USER").unwrap_or_else(|| "root".to_owned());
+    let host = || {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.trim().to_owned()
+    };
+    let name = variable("DEBFULLNAME").or_else(|| git("user.name")).unwrap_or_else(user);
+    let address = variable("DEBEMAIL")
+        .or_else(|| git("user.email"))
+        .unwrap_or_else(|| format!("{}@{}", user(), host()));
+    // One line, in which the brackets mean something.
+    let clean = |text: &str| text.replace(|one: char| one.is_control() || "<>".contains(one), "");
+    format!("{} <{}>", clean(&name), clean(&address))
 }
 
 /// The packages that the programs' libraries come from, as dpkg-shlibdeps finds

@@ -25,7 +25,7 @@ pub const TARGET: &str = "bpfel-unknown-none";
 /// does not reach `core`, and the kernel then refuses the object with "number
 /// of funcs in func_info doesn't match" (aya-rs/aya#1649). `v3` has atomic
 /// operations that return a value.
-const RUSTFLAGS: &str = "-C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf";
+pub const RUSTFLAGS: &str = "-C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf";
 
 /// A rustc and cargo of the same installation, with the source of `core`.
 #[derive(Clone, Debug, PartialEq, Eq)]

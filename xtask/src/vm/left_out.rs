@@ -29,8 +29,30 @@ const fn no_tracing(test: &'static str) -> LeftOut {
     LeftOut { kernels: &[], test, reason }
 }
 
+const fn own_files(test: &'static str) -> LeftOut {
+    let reason = "how leakd reads files and prints names, without the kernel; run on the host";
+    LeftOut { kernels: &[], test, reason }
+}
+
+const fn own_manners(test: &'static str) -> LeftOut {
+    let reason = "arguments, streams and exit statuses of leakctl's own; run on the host";
+    LeftOut { kernels: &[], test, reason }
+}
+
+const fn by_budget(test: &'static str) -> LeftOut {
+    let reason =
+        "traps cost fifty times as much, and no two the same: the budget decides otherwise";
+    LeftOut { kernels: &[], test, reason }
+}
+
 const fn by_gdb(test: &'static str) -> LeftOut {
     let reason = "gdb stops the program at each call: emulated, that takes too long";
+    LeftOut { kernels: &[], test, reason }
+}
+
+const fn long_tables(test: &'static str) -> LeftOut {
+    let reason =
+        "emulated, its unwind tables can take more than the second that leakd gives a file";
     LeftOut { kernels: &[], test, reason }
 }
 
@@ -46,7 +68,11 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 24] = [
+pub const LEFT_OUT: [LeftOut; 39] = [
+    own_files("bad_input::control_characters_in_names"),
+    own_files("bad_input::corrupt_dynamic_program"),
+    own_files("bad_input::corrupt_static_program"),
+    own_manners("bad_input::wrong_specifications"),
     no_tracing("daemon::clients::a_gigabyte"),
     no_tracing("daemon::clients::leakctl_asks_the_daemon"),
     no_tracing("daemon::clients::rubbish"),
@@ -55,6 +81,9 @@ pub const LEFT_OUT: [LeftOut; 24] = [
     no_tracing("daemon::lifecycle::a_second_daemon_is_refused"),
     no_tracing("daemon::lifecycle::sigterm_ends_cleanly"),
     no_tracing("daemon::lifecycle::wrong_configuration"),
+    by_budget("daemon::traces::a_leak_is_found_by_itself"),
+    by_budget("daemon::traces::counts_exactly"),
+    by_budget("daemon::traces::the_budget_holds"),
     LeftOut {
         kernels: &["6.1", "6.12"],
         test: "left::by_exception",
@@ -65,13 +94,17 @@ pub const LEFT_OUT: [LeftOut; 24] = [
     too_long("bottom::python"),
     too_long("bottom::redis"),
     by_gdb("gdb::cpp_workload"),
-    LeftOut {
-        kernels: &[],
-        test: "jit::node",
-        reason: "emulated, node's unwind tables take more than the second that leakd gives a file",
-    },
+    long_tables("jit::node"),
     slow_to_notice("mappings::libraries_at_one_address"),
     slow_to_notice("mappings::mappings_in_motion"),
+    own_manners("run_command::cannot_be_started"),
+    own_manners("run_command::environment_is_not_touched"),
+    own_manners("run_command::error_exitcode"),
+    own_manners("run_command::options_of_the_command_are_its_own"),
+    own_manners("run_command::status_is_passed_on"),
+    own_manners("run_command::streams_belong_to_the_command"),
+    own_manners("run_command::text_goes_to_stderr"),
+    long_tables("real_programs::python_bytes"),
     without_leakd("harness::programs_count_right"),
     without_leakd("harness::programs_leak_what_they_say"),
     without_leakd("harness::rust_program_leaks_what_it_says"),

@@ -4,7 +4,7 @@ use super::Page;
 use super::stack::{base_name, brief};
 use crate::report::model::{Coverage, SeenFrom, Stopped, Target};
 use crate::symbol::demangle;
-use crate::terminal::{Role, bytes, count, percent, safe_within};
+use crate::terminal::{Role, bytes, count, duration, percent, safe_within};
 
 /// Places and files that are named.
 const NAMED: usize = 3;
@@ -105,14 +105,21 @@ pub fn push_warnings(page: &mut Page, target: &Target) {
             ));
         }
     }
+    if coverage.windows.count > 1 {
+        warn(format!(
+            "probes were in for {} of {} only: what was freed in between was not seen, so of \
+             what is held here, some may be gone.",
+            duration(coverage.windows.open_ns),
+            duration(target.duration_ns)
+        ));
+    }
     if let Some(first) = coverage.unprobed.first() {
         let others = coverage.unprobed.len() - 1;
         warn(format!(
-            "{}{} in {} {} not traced: {}. What {} out is missing here.",
+            "{} in {}{} not traced: {}. What {} out is missing here.",
             safe_within(&demangle(&first.symbol), 64),
-            if others > 0 { format!(" and {others} like it") } else { String::new() },
             safe_within(base_name(&first.module), 64),
-            if others > 0 { "are" } else { "is" },
+            if others > 0 { format!(" and {others} like it are") } else { " is".to_owned() },
             safe_within(&first.reason, 256),
             if others > 0 { "they hand" } else { "it hands" },
         ));

@@ -10,7 +10,7 @@ fn own(bytes: &[u8], user: u32) -> (tempfile::TempDir, ObjectRef) {
     let path = folder.path().join("file");
     fs::write(&path, bytes).unwrap();
     chown(&path, Some(user), None).unwrap();
-    let object = Object::new(File::open(&path).unwrap(), &path, None).unwrap();
+    let object = Object::new(File::open(&path).unwrap(), &path).unwrap();
     (folder, object)
 }
 

@@ -8,7 +8,6 @@ use super::table::put;
 use super::theme::Theme;
 use crate::protocol::{ProcessView, Status};
 use crate::terminal::{Role, bytes, columns, count, duration, percent, safe};
-use crate::top::rows::{cost, held};
 use crate::top::state::{Page, State};
 
 /// After so long without an answer, the figures are old.
@@ -157,7 +156,7 @@ fn of_process(process: &ProcessView, theme: Theme) -> String {
     let Some(trace) = &process.trace else { return "never under trace: a attaches".to_owned() };
     let dot = theme.dot();
     let governor = &trace.governor;
-    match cost(process) {
+    match process.cost_percent() {
         Some(cost) => format!(
             "governor: {}{dot}{} of {}{dot}{} traps/s{dot}{}",
             safe(&governor.step),
@@ -166,7 +165,10 @@ fn of_process(process: &ProcessView, theme: Theme) -> String {
             count(governor.traps_per_second.max(0.0) as u64),
             sampling(process),
         ),
-        None => format!("not under trace now{dot}held {} at its end", bytes(held(process))),
+        None => format!(
+            "not under trace now{dot}held {} at its end",
+            bytes(process.outstanding_bytes())
+        ),
     }
 }
 

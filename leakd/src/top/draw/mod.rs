@@ -41,7 +41,7 @@ const PANEL_FROM: u16 = 18;
 const LEAST: (u16, u16) = (30, 6);
 
 /// Lines that the list has.
-pub fn rows(_page: Page, (_, height): (u16, u16)) -> usize {
+pub fn rows((_, height): (u16, u16)) -> usize {
     usize::from(height.saturating_sub(FIRST_ROW + 1 + panel_height(height)))
 }
 

@@ -8,7 +8,6 @@ use super::table::{self, Cell, Column};
 use super::theme::Theme;
 use crate::protocol::{ProcessView, Stage, Verdict};
 use crate::terminal::{Role, bytes, safe};
-use crate::top::rows::{cost, held, memory};
 use crate::top::state::State;
 
 /// From this width on, what is done with a process has a column.
@@ -67,7 +66,7 @@ fn cells(process: &ProcessView, width: u16, theme: Theme) -> Vec<Cell<'_>> {
     let (verdict, role) = verdict(process);
     cells.push((verdict.into(), role.map_or(plain, |role| theme.style(role))));
     if process.running {
-        cells.push((bytes(memory(process)).into(), plain));
+        cells.push((bytes(process.taken_bytes()).into(), plain));
         cells.push((growth(process.growth.bytes_per_second).into(), plain));
     } else {
         cells.extend([("-".into(), plain), ("-".into(), plain)]);
@@ -90,16 +89,16 @@ pub fn stage(process: &ProcessView) -> &'static str {
     }
 }
 
-/// What is held of a process, in a word.
+/// What is held of a process, in a word, and how that looks.
 pub fn verdict(process: &ProcessView) -> (&'static str, Option<Role>) {
-    match process.verdict {
-        Verdict::Undetermined => ("undetermined", Some(Role::Dim)),
-        Verdict::WarmUp => ("warm-up", None),
-        Verdict::Stable => ("stable", Some(Role::Good)),
-        Verdict::CacheLike => ("cache-like", None),
-        Verdict::Growing => ("growing", Some(Role::Warning)),
-        Verdict::Leak => ("leak", Some(Role::Leak)),
-    }
+    let role = match process.verdict {
+        Verdict::Undetermined => Some(Role::Dim),
+        Verdict::WarmUp | Verdict::CacheLike => None,
+        Verdict::Stable => Some(Role::Good),
+        Verdict::Growing => Some(Role::Warning),
+        Verdict::Leak => Some(Role::Leak),
+    };
+    (process.verdict.word(), role)
 }
 
 /// Bytes a second, by the minute: the same unit on all lines.
@@ -116,14 +115,18 @@ fn held_text(process: &ProcessView) -> String {
     match &process.trace {
         Some(trace) if trace.error.is_some() && !trace.active => "-".to_owned(),
         Some(trace) => {
-            format!("{}{}", if trace.estimated { "~" } else { "" }, bytes(held(process)))
+            format!(
+                "{}{}",
+                if trace.estimated { "~" } else { "" },
+                bytes(process.outstanding_bytes())
+            )
         }
         None => "-".to_owned(),
     }
 }
 
 fn cost_text(process: &ProcessView) -> String {
-    match cost(process) {
+    match process.cost_percent() {
         Some(cost) if cost >= 0.05 => format!("{cost:.1} %"),
         Some(cost) if cost > 0.0 => "< 0.1 %".to_owned(),
         Some(_) => "0 %".to_owned(),

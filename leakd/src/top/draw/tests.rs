@@ -35,7 +35,7 @@ fn letters(state: &mut State, text: &str) {
 fn with_sites(size: (u16, u16)) -> State {
     let mut state = state(size);
     press(&mut state, &[KeyCode::Enter]);
-    state.update(Message::Sites(1040, Ok(Box::new(MACHINE.target(1040)))));
+    state.update(Message::Sites((1040, 7), Ok(Box::new(MACHINE.target(1040)))));
     state
 }
 
@@ -144,18 +144,19 @@ fn governor_is_always_there() {
     assert!(!screen(&state).contains("NO ANSWER"));
 }
 
-/// Check that attach and detach are asked before they are done, and done only
-/// upon `y`.
+/// Check that attach and detach are asked before they are done, done only upon
+/// `y`, and to no other process that has been given the pid since.
 #[test]
 fn commands_are_asked_first() {
     let mut state = state((80, 24));
-    let attach = Order::Do(Ask::Attach { pid: 1040, for_ms: None, sample_bytes: None });
+    let (pid, start_time) = (1040, Some(7));
+    let attach = Order::Do(Ask::Attach { pid, start_time, for_ms: None, sample_bytes: None });
     letters(&mut state, "an");
     assert!(!state.orders.contains(&attach));
     letters(&mut state, "ay");
     assert!(state.orders.contains(&attach));
     letters(&mut state, "dy");
-    assert!(state.orders.contains(&Order::Do(Ask::Detach { pid: 1040 })));
+    assert!(state.orders.contains(&Order::Do(Ask::Detach { pid, start_time })));
     state.update(Message::Done(Err("only root may".to_owned())));
     assert!(screen(&state).contains("only root may"));
 }

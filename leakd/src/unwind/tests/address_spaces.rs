@@ -5,25 +5,35 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use leakd_common::unwind::{NO_TABLE, Rule};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::AGES;
 use super::kernel::{Kernel, kernel};
+use crate::elf::FileIdentity;
+use crate::unwind::address_space::SyncReport;
 use crate::unwind::cache::DiskCache;
 use crate::unwind::convert::convert_bytes;
-use crate::unwind::store::{NoTable, StoreLimits, TableSource, TableStore};
+use crate::unwind::source::{NoTable, TableSource};
+use crate::unwind::store::{StoreLimits, TableStore};
 use crate::unwind::{
-    AddressSpaces, ConvertError, ExecutableMapping, FileIdentity, KernelMaps, Limits, MappingSource,
+    AddressSpaces, ConvertError, ExecutableMapping, KernelMaps, Limits, MappingSource,
 };
 
-fn spaces(limits: StoreLimits) -> (AddressSpaces<KernelMaps>, Kernel) {
+pub(super) fn spaces(limits: StoreLimits) -> (AddressSpaces<KernelMaps>, Kernel) {
     let (maps, kernel) = kernel();
     (AddressSpaces::new(TableStore::new(maps, limits, None).unwrap()), kernel)
 }
 
-fn file(path: &Path) -> MappingSource {
+/// The mappings without a table, by their first address.
+pub(super) fn reasons(report: &SyncReport) -> Vec<(u64, NoTable)> {
+    report.without_table.iter().map(|one| (one.begin, one.why.clone())).collect()
+}
+
+pub(super) fn file(path: &Path) -> MappingSource {
     let file = File::open(path).unwrap();
     MappingSource::File { identity: FileIdentity::of(&file).unwrap(), file: Arc::new(file) }
 }
@@ -58,9 +68,9 @@ fn own_process() {
     let (mut spaces, kernel) = spaces(StoreLimits::default());
     let mappings = own_mappings();
     let pid = std::process::id();
-    let report = spaces.sync(pid, &mappings).unwrap();
+    let report = spaces.sync(pid, &mappings, AGES).unwrap();
     assert_eq!((report.inserted, report.kept, report.removed), (mappings.len(), 0, 0));
-    assert_eq!(report.without_table, []);
+    assert_eq!(reasons(&report), []);
     for address in [
         own_process as *const () as u64,
         libc::malloc as *const () as u64,
@@ -82,9 +92,9 @@ fn own_process() {
     }
     // A second process shares the tables; a second sync changes nothing.
     let counts = spaces.store().counts();
-    spaces.sync(pid + 1, &mappings).unwrap();
+    spaces.sync(pid + 1, &mappings, AGES).unwrap();
     assert_eq!(spaces.store().counts(), counts);
-    let report = spaces.sync(pid, &mappings).unwrap();
+    let report = spaces.sync(pid, &mappings, AGES).unwrap();
     assert_eq!((report.inserted, report.kept, report.removed), (0, mappings.len(), 0));
     spaces.forget(pid).unwrap();
     let malloc = libc::malloc as *const () as u64;
@@ -124,7 +134,7 @@ fn follows_a_model() {
                 model.insert(begin, ExecutableMapping { begin, end, file_offset: 0, source });
             }
             let mappings: Vec<_> = model.values().cloned().collect();
-            let report = spaces.sync(pid, &mappings).unwrap();
+            let report = spaces.sync(pid, &mappings, AGES).unwrap();
             prop_assert_eq!(report.kept + report.inserted, mappings.len());
             for page in 0..400u64 {
                 for address in [0, 0xfff].map(|low| 0x7f12_344f_0000 + (page << 12) + low) {
@@ -150,14 +160,14 @@ fn follows_a_model() {
 }
 
 /// A copy of a small ELF file that is a file of its own.
-fn copy(directory: &tempfile::TempDir, name: &str) -> MappingSource {
+pub(super) fn copy(directory: &tempfile::TempDir, name: &str) -> MappingSource {
     let path = directory.path().join(name);
     std::fs::copy("/bin/true", &path).unwrap();
     file(&path)
 }
 
 /// Maps the text of a copy of /bin/true.
-fn mapping_of(source: MappingSource) -> ExecutableMapping {
+pub(super) fn mapping_of(source: MappingSource) -> ExecutableMapping {
     let bytes = std::fs::read("/bin/true").unwrap();
     let table = convert_bytes(&*bytes, Limits::default()).unwrap();
     let text = table.segments.iter().find(|segment| segment.executable).unwrap();
@@ -177,7 +187,7 @@ fn memory_limit() {
     let directory = tempfile::tempdir().unwrap();
     let sync = |spaces: &mut AddressSpaces<KernelMaps>, pid: u32, name: &str| {
         let mapping = mapping_of(copy(&directory, name));
-        spaces.sync(pid, &[mapping]).unwrap()
+        spaces.sync(pid, &[mapping], AGES).unwrap()
     };
     for pid in 1..=3 {
         assert_eq!(sync(&mut spaces, pid, &pid.to_string()).without_table, []);
@@ -186,10 +196,7 @@ fn memory_limit() {
     let [first, second, third] = [1, 2, 3].map(|pid| number(pid).unwrap());
 
     let report = sync(&mut spaces, 4, "4");
-    assert_eq!(
-        report.without_table,
-        [(0x5555_0000_0000, NoTable::NoMemory { limit: limits.bytes })]
-    );
+    assert_eq!(reasons(&report), [(0x5555_0000_0000, NoTable::NoMemory { limit: limits.bytes })]);
     assert_eq!(number(4), Some(NO_TABLE));
 
     spaces.forget(2).unwrap();
@@ -228,11 +235,11 @@ fn process_quota() {
             mapping
         })
         .collect();
-    let report = spaces.sync(1, &mappings).unwrap();
+    let report = spaces.sync(1, &mappings, AGES).unwrap();
     let why = NoTable::NoMemory { limit: limits.bytes / 2 };
-    assert_eq!(report.without_table, [(mappings[2].begin, why)]);
+    assert_eq!(reasons(&report), [(mappings[2].begin, why)]);
     assert_eq!(kernel.mapping(1, mappings[2].begin).unwrap().table, NO_TABLE);
-    assert_eq!(spaces.sync(2, &mappings[2..]).unwrap().without_table, []);
+    assert_eq!(spaces.sync(2, &mappings[2..], AGES).unwrap().without_table, []);
     // The same file a second time costs nothing.
     let mut again = mappings[..2].to_vec();
     again.extend(mappings[..1].iter().cloned().map(|mut mapping| {
@@ -240,7 +247,7 @@ fn process_quota() {
         mapping.end += 9 << 32;
         mapping
     }));
-    assert_eq!(spaces.sync(1, &again).unwrap().without_table, []);
+    assert_eq!(spaces.sync(1, &again, AGES).unwrap().without_table, []);
 }
 
 /// Check that tables that are too large together for one go are loaded in
@@ -260,18 +267,18 @@ fn little_memory_and_time() {
 
     let (maps, _kernel) = kernel();
     let mut store = TableStore::new(maps, limits, None).unwrap();
-    let results = store.load(&sources);
+    let results = store.hold_all(1, &sources, AGES);
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
     let no_memory = Err(NoTable::NoMemory { limit: limits.bytes });
     assert_eq!(results.iter().filter(|&result| *result == no_memory).count(), 2);
     let too_large = ConvertError::TooLarge { what: "the table", limit: limits.bytes };
-    let results = store.load(&[file(large).table_source().unwrap()]);
+    let results = store.hold_all(1, &[file(large).table_source().unwrap()], AGES);
     assert_eq!(results, [Err(NoTable::Convert(too_large))]);
 
     let (maps, _kernel) = kernel();
-    let limits = StoreLimits { load_time: std::time::Duration::ZERO, ..limits };
+    let limits = StoreLimits { process_time: Duration::ZERO, ..limits };
     let mut store = TableStore::new(maps, limits, None).unwrap();
-    assert!(store.load(&sources).iter().all(|result| *result == Err(NoTable::NoTime)));
+    assert!(store.hold_all(1, &sources, AGES).iter().all(|result| *result == Err(NoTable::NoTime)));
 }
 
 /// Check that when all numbers have been given out they are used again, of
@@ -279,22 +286,20 @@ fn little_memory_and_time() {
 #[test]
 fn numbers_come_back() {
     let (maps, kernel) = kernel();
-    let mut store = TableStore::new(maps, StoreLimits::default(), None).unwrap();
+    let limits = StoreLimits { process_time: AGES, ..Default::default() };
+    let mut store = TableStore::new(maps, limits, None).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut numbers = std::collections::HashMap::new();
     let MappingSource::File { identity, file } = copy(&directory, "file") else { panic!() };
     let source = |name: usize| {
         // As if each were a file of its own.
-        let (identity, file) = (identity.clone(), Arc::clone(&file));
-        TableSource::File(
-            FileIdentity { build_id: Some(name.to_ne_bytes().to_vec()), ..identity },
-            file,
-        )
+        let file = Arc::clone(&file);
+        TableSource::File(FileIdentity { changed_ns: name as i64, ..identity }, file)
     };
-    let kept = store.load(&[source(usize::MAX)]).remove(0).unwrap();
+    let kept = store.hold_all(1, &[source(usize::MAX)], AGES).remove(0).unwrap();
     for round in 0..5 {
         let sources: Vec<_> = (0..1000).map(|index| source(round * 1000 + index)).collect();
-        for result in store.load(&sources) {
+        for result in store.hold_all(1, &sources, AGES) {
             let table = result.unwrap();
             assert_ne!(table.number, kept.number);
             *numbers.entry(table.number).or_insert(0) += 1;
@@ -324,8 +329,8 @@ fn without_table() {
     };
     let why = NoTable::Convert(ConvertError::NotElf);
     for kept in [0, 1] {
-        let report = spaces.sync(9, std::slice::from_ref(&mapping)).unwrap();
-        assert_eq!(report.without_table, [(0x1000, why.clone())]);
+        let report = spaces.sync(9, std::slice::from_ref(&mapping), AGES).unwrap();
+        assert_eq!(reasons(&report), [(0x1000, why.clone())]);
         assert_eq!(report.kept, kept);
     }
     assert_eq!(kernel.rule_at(9, 0x2fff), Err("mapping without a table"));
@@ -344,14 +349,14 @@ fn contradicting_mappings() {
     };
     let mappings =
         [anonymous(0x9000, 0x5000), anonymous(0x5000, 0x8000), anonymous(0x7000, 0x9000)];
-    let report = spaces.sync(5, &mappings).unwrap();
+    let report = spaces.sync(5, &mappings, AGES).unwrap();
     assert_eq!((report.inserted, report.left_out), (1, 1));
     assert_eq!(kernel.mapping(5, 0x7000).map(|mapping| mapping.begin), Some(0x5000));
     assert_eq!(kernel.mapping(5, 0x8000), None);
 
     let many: Vec<_> =
         (1..40_000).map(|page| anonymous(page << 13, (page << 13) + 0x1000)).collect();
-    let report = spaces.sync(5, &many).unwrap();
+    let report = spaces.sync(5, &many, AGES).unwrap();
     assert_eq!(report.prefixes, crate::unwind::address_space::MAX_PREFIXES);
     assert_eq!(report.left_out, many.len() - report.inserted);
     spaces.forget(5).unwrap();
@@ -363,10 +368,10 @@ fn contradicting_mappings() {
 fn rules_are_shared() {
     let (mut spaces, kernel) = spaces(StoreLimits::default());
     let directory = tempfile::tempdir().unwrap();
-    spaces.sync(1, &[mapping_of(copy(&directory, "one"))]).unwrap();
+    spaces.sync(1, &[mapping_of(copy(&directory, "one"))], AGES).unwrap();
     let rules = spaces.store().counts().rules;
     assert!(rules > 5);
-    spaces.sync(2, &[mapping_of(copy(&directory, "two"))]).unwrap();
+    spaces.sync(2, &[mapping_of(copy(&directory, "two"))], AGES).unwrap();
     let counts = spaces.store().counts();
     assert_eq!((counts.rules, counts.tables), (rules, 2));
     assert_eq!((kernel.rule(0), kernel.rule(1)), (Rule::NONE, Rule::UNSUPPORTED));
@@ -384,7 +389,8 @@ fn disk_cache() {
         let (maps, kernel) = kernel();
         let store = TableStore::new(maps, StoreLimits::default(), Some(cache)).unwrap();
         let mut spaces = AddressSpaces::new(store);
-        spaces.sync(pid, &mappings).unwrap();
+        spaces.sync(pid, &mappings, AGES).unwrap();
+        spaces.store_mut().wait_until_idle();
         let counts = spaces.store().counts();
         (counts, kernel.rule_at(pid, malloc).unwrap())
     };

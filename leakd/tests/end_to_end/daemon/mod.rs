@@ -1,7 +1,9 @@
 //! The daemon on real processes, over its real socket.
 
 mod clients;
+mod faults;
 mod lifecycle;
+mod patterns;
 mod traces;
 
 /// Traces nothing by itself.

@@ -28,6 +28,14 @@ fn counts_exactly() {
     target.wait_until_leaked(before.blocks + 100);
     let report = daemon.ask(json!({"ask": "report", "pid": target.pid(), "min_age_ms": 0}));
     let after = target.truth();
+    assert_eq!(report["report"]["targets"][0]["min_age_ns"], 0);
+    // A trace of some seconds knows no block that is hours old.
+    let hours = json!({"ask": "report", "pid": target.pid(), "min_age_ms": 36_000_000});
+    let hours = daemon.ask(hours);
+    let young = &hours["report"]["targets"][0];
+    let (used, lasted) = (young["min_age_ns"].as_u64(), young["duration_ns"].as_u64());
+    assert!(used > Some(0) && used < lasted, "{used:?} of {lasted:?}");
+    assert_eq!(hours["report"]["min_age_ns"], 36_000_000_000_000u64);
     let site = &report["report"]["targets"][0]["sites"][0];
     let blocks = site["outstanding_blocks"].as_u64().expect("a number");
     assert!(site["stack"].to_string().contains("leak_orders"), "{site}");
@@ -153,4 +161,31 @@ fn named_targets() {
     for mut process in [wanted, excluded] {
         process.end();
     }
+}
+
+/// Check that a client which names a process by pid and start time reaches no
+/// other one that has the pid by now.
+#[test]
+fn a_reused_pid_is_left_alone() {
+    let daemon = Leakd::start(QUIET);
+    let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
+    let pid = target.pid();
+    let start_time = daemon.wait_watched(pid)["start_time"].as_u64().expect("a number");
+    let other = start_time - 1;
+    let refused = daemon.ask(json!({"ask": "attach", "pid": pid, "start_time": other}));
+    assert_eq!(refused["code"], "not_found", "{refused}");
+    assert_nothing_left(pid);
+    let attached = daemon.ask(json!({"ask": "attach", "pid": pid, "start_time": start_time}));
+    assert_eq!(attached["start_time"], start_time, "{attached}");
+    for ask in ["detach", "report"] {
+        let refused = daemon.ask(json!({"ask": ask, "pid": pid, "start_time": other}));
+        assert_eq!(refused["code"], "not_found", "{refused}");
+    }
+    assert!(probes_present(pid));
+    let report = daemon.ask(json!({"ask": "report", "pid": pid, "start_time": start_time}));
+    assert_eq!(report["report"]["targets"][0]["pid"], pid, "{report}");
+    let done = daemon.ask(json!({"ask": "detach", "pid": pid, "start_time": start_time}));
+    assert_eq!(done["answer"], "done", "{done}");
+    target.end();
+    daemon.end(Signal::SIGTERM);
 }

@@ -28,6 +28,15 @@ impl Leakd {
 
     /// The same, in a directory that there is already.
     pub fn start_in(directory: tempfile::TempDir, config: &str) -> Self {
+        Self::start_as(directory, config, |command| command)
+    }
+
+    /// The same, by a command that is made of the usual one.
+    pub fn start_as(
+        directory: tempfile::TempDir,
+        config: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> Self {
         super::require_machine();
         // The daemon's clients may be other users.
         let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
@@ -35,7 +44,7 @@ impl Leakd {
         let process = Process::start(Command::new("true"));
         let mut daemon = Self { process, directory };
         daemon.write_config(config);
-        daemon.process = Process::start(daemon.command());
+        daemon.process = Process::start(change(daemon.command()));
         daemon.wait_said("is ready");
         daemon
     }

@@ -32,6 +32,13 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("plugin_host", "cc -O2", "plugin_host.c"),
     ("plugin_allocator.so", "cc -O2 -shared -fPIC", "plugin_allocator.c"),
     ("plugin_plain.so", "cc -O2 -shared -fPIC", "plugin_plain.c"),
+    // Without a single entry of unwind information, those of the linker included.
+    (
+        "plugin_bare.so",
+        "cc -O2 -shared -fPIC -fno-asynchronous-unwind-tables -nostartfiles \
+         -Wl,--no-ld-generated-unwind-info",
+        "plugin_plain.c",
+    ),
     ("reload", "cc -O2", "reload.c"),
     // The middle frame of one is as large as the next one's two: and 16 bytes,
     // for what the second saves.
@@ -59,6 +66,8 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("zombie", "cc -O2", "zombie.c"),
     ("witness.so", "cc -O2 -shared -fPIC", "witness.c"),
     ("swallow.so", "cc -O2 -shared -fPIC", "swallow.c"),
+    ("jump.so", "cc -O2 -shared -fPIC", "jump.c"),
+    ("patterns", "cc -O1 -g -pthread", "patterns.c"),
 ];
 
 /// Where the sources are.

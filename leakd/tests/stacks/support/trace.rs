@@ -59,6 +59,11 @@ impl Trace {
     /// # Panics
     /// Without root: the kernel then lets nobody load them.
     pub fn start() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// The same with other settings.
+    pub fn with(settings: Settings) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests load BPF programs into the kernel: run them as root"
@@ -69,7 +74,7 @@ impl Trace {
             .build()
             .expect("a tokio runtime");
         let entered = runtime.enter();
-        let settings = Settings { quota: QUOTA, ..Settings::default() };
+        let settings = Settings { quota: QUOTA, ..settings };
         let engine = Engine::start(settings).unwrap_or_else(|error| panic!("{error}"));
         drop(entered);
         Self { engine, runtime }
@@ -177,14 +182,15 @@ impl Trace {
         self.engine.page_faults(slot).map_or_else(|error| panic!("{error}"), |sites| sites.len())
     }
 
-    fn wait_for<T>(&mut self, look: impl Fn(&Self) -> Option<T>) -> T {
+    /// Handles what the probes announce until there is something to see.
+    pub fn wait_for<T>(&mut self, look: impl Fn(&Self) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             if let Some(value) = look(self) {
                 return value;
             }
             self.handle_next();
-            assert!(begin.elapsed() < PATIENCE, "a stack that was announced does not come");
+            assert!(begin.elapsed() < PATIENCE, "what was waited for does not come");
         }
     }
 }
