@@ -6,6 +6,9 @@
 //! *definitely lost* if there is none; *indirectly lost* if only blocks that are
 //! lost lead to it. Of a cycle that is lost, one block is taken to be
 //! definitely lost and the others to hang on it.
+//!
+//! One class is leakd's own, [`Reach::Unknown`], which reports count as possibly
+//! lost: other than valgrind, leakd has not seen all of the heap.
 
 /// How a block can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +19,10 @@ pub enum Reach {
     Indirectly,
     /// Only by way of pointers to the inside of blocks.
     Possibly,
+    /// By pointers to the starts of blocks, but only from memory of the heap that
+    /// the ledger does not know: blocks that are older than the trace, or freed
+    /// ones that still hold what they held.
+    Unknown,
     /// By pointers to the starts of blocks.
     Reachable,
 }
@@ -42,13 +49,23 @@ struct Edge(u32);
 
 impl Edge {
     const TO_START: u32 = 1 << 31;
+    /// Of roots: it is memory of the heap that the ledger does not know.
+    const UNKNOWN: u32 = 1 << 30;
 
-    const fn new(block: u32, to_start: bool) -> Self {
-        Self(block | if to_start { Self::TO_START } else { 0 })
+    const fn new(block: u32, to_start: bool, unknown: bool) -> Self {
+        Self(
+            block
+                | if to_start { Self::TO_START } else { 0 }
+                | if unknown { Self::UNKNOWN } else { 0 },
+        )
     }
 
     const fn block(self) -> usize {
-        (self.0 & !Self::TO_START) as usize
+        (self.0 & !(Self::TO_START | Self::UNKNOWN)) as usize
+    }
+
+    const fn unknown(self) -> bool {
+        self.0 & Self::UNKNOWN != 0
     }
 
     const fn to_start(self) -> bool {
@@ -62,10 +79,11 @@ impl Pointers {
     /// never the other way round.
     pub const MOST: usize = 128 << 20;
 
-    /// A root points to a block.
+    /// A root points to a block; `unknown`: it is memory of the heap that the
+    /// ledger does not know.
     #[inline]
-    pub fn root(&mut self, to: u32, to_start: bool) {
-        let edge = Edge::new(to, to_start);
+    pub fn root(&mut self, to: u32, to_start: bool, unknown: bool) {
+        let edge = Edge::new(to, to_start, unknown);
         // What points to one block often does so from many neighbouring words.
         if self.roots.last() != Some(&edge) {
             self.roots.push(edge);
@@ -80,11 +98,11 @@ impl Pointers {
         }
         if self.from.len() == Self::MOST {
             self.overflowed += 1;
-            self.root(to, to_start);
+            self.root(to, to_start, false);
             return;
         }
         self.from.push(from);
-        self.to.push(Edge::new(to, to_start));
+        self.to.push(Edge::new(to, to_start, false));
     }
 
     /// Takes over what another thread found.
@@ -101,6 +119,42 @@ impl Pointers {
         self.overflowed += other.overflowed;
     }
 
+    /// Keeps one of each. To be called when there are about twice as many as
+    /// after the last call.
+    pub fn deduplicate(&mut self) {
+        self.roots.sort_unstable_by_key(|edge| edge.0);
+        self.roots.dedup();
+        let edges = self.from.iter().zip(&self.to);
+        let mut both: Vec<u64> =
+            edges.map(|(from, to)| u64::from(*from) << 32 | u64::from(to.0)).collect();
+        both.sort_unstable();
+        both.dedup();
+        self.from = both.iter().map(|edge| (edge >> 32) as u32).collect();
+        self.to = both.iter().map(|edge| Edge(*edge as u32)).collect();
+    }
+
+    /// How many pointers there are.
+    pub fn len(&self) -> usize {
+        self.roots.len() + self.from.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those from block to block among the blocks that `number` gives a new
+    /// number to.
+    pub fn among(&self, number: impl Fn(u32) -> Option<u32>) -> Self {
+        let mut found = Self::default();
+        for (from, to) in self.from.iter().zip(&self.to) {
+            if let (Some(from), Some(block)) = (number(*from), number(to.block() as u32)) {
+                found.block(from, block, to.to_start());
+            }
+        }
+        found
+    }
+
     /// Pointers that were taken for roots because there were too many.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
@@ -113,24 +167,30 @@ impl Pointers {
     pub fn classify(&self, blocks: usize) -> Vec<Reach> {
         let outgoing = Outgoing::new(blocks, &self.from, &self.to);
         let mut reach = vec![Reach::Definitely; blocks];
-        // Starts first: what they reach is not worth a second visit.
         let mut open: Vec<usize> = Vec::new();
-        for strength in [Reach::Reachable, Reach::Possibly] {
-            let is_start = strength == Reach::Reachable;
-            for root in self.roots.iter().filter(|root| root.to_start() || !is_start) {
+        // The strongest first: what they reach is not worth a second visit.
+        for strength in [Reach::Reachable, Reach::Unknown, Reach::Possibly] {
+            let counts = |root: &Edge| match strength {
+                Reach::Reachable => root.to_start() && !root.unknown(),
+                Reach::Unknown => root.to_start(),
+                _ => true,
+            };
+            let by_start = strength != Reach::Possibly;
+            for root in self.roots.iter().filter(|root| counts(root)) {
                 raise(&mut reach, &mut open, root.block(), strength);
             }
-            if !is_start {
-                // What only the inside of a reachable block's pointers lead to.
-                for from in 0..blocks {
-                    if reach[from] == Reach::Reachable {
-                        open.extend(inside_only(&outgoing, from, &mut reach));
+            if !by_start {
+                // Pointers to the inside from what is reached already.
+                let reached = (0..blocks).filter(|from| reach[*from] > Reach::Possibly);
+                for from in reached.collect::<Vec<_>>() {
+                    for edge in outgoing.of(from) {
+                        raise(&mut reach, &mut open, edge.block(), strength);
                     }
                 }
             }
             while let Some(from) = open.pop() {
                 for edge in outgoing.of(from) {
-                    if edge.to_start() || !is_start {
+                    if edge.to_start() || !by_start {
                         raise(&mut reach, &mut open, edge.block(), strength);
                     }
                 }
@@ -148,15 +208,6 @@ fn raise(reach: &mut [Reach], open: &mut Vec<usize>, block: usize, to: Reach) {
     }
 }
 
-/// Blocks that were not reached yet and to whose inside a block points.
-fn inside_only(outgoing: &Outgoing, from: usize, reach: &mut [Reach]) -> Vec<usize> {
-    let mut found = Vec::new();
-    for edge in outgoing.of(from) {
-        raise(reach, &mut found, edge.block(), Reach::Possibly);
-    }
-    found
-}
-
 /// Finds, among the lost, those that hang on others.
 ///
 /// Whoever is met first in a walk that goes on from block to block leads, but
@@ -164,7 +215,8 @@ fn inside_only(outgoing: &Outgoing, from: usize, reach: &mut [Reach]) -> Vec<usi
 /// those alone, the last one first: whatever leads to one of them came later, or
 /// it would have been met from there.
 fn hang(outgoing: &Outgoing, reach: &mut [Reach]) {
-    let lost: Vec<usize> = (0..reach.len()).filter(|&one| reach[one] == Reach::Definitely).collect();
+    let lost: Vec<usize> =
+        (0..reach.len()).filter(|&one| reach[one] == Reach::Definitely).collect();
     let mut leaders = walk(outgoing, reach, lost.iter().copied());
     for &block in &lost {
         reach[block] = Reach::Definitely;
@@ -177,11 +229,7 @@ fn hang(outgoing: &Outgoing, reach: &mut [Reach]) {
 
 /// Makes all blocks that hang on `from`, and those themselves, indirectly lost;
 /// gives those of `from` that were not met before.
-fn walk(
-    outgoing: &Outgoing,
-    reach: &mut [Reach],
-    from: impl Iterator<Item = usize>,
-) -> Vec<usize> {
+fn walk(outgoing: &Outgoing, reach: &mut [Reach], from: impl Iterator<Item = usize>) -> Vec<usize> {
     let (mut leaders, mut open) = (Vec::new(), Vec::new());
     for leader in from {
         if reach[leader] != Reach::Definitely {
@@ -245,7 +293,7 @@ mod tests {
     fn classes(blocks: usize, roots: &[(u32, bool)], edges: &[(u32, u32, bool)]) -> Vec<Reach> {
         let mut pointers = Pointers::default();
         for &(to, to_start) in roots {
-            pointers.root(to, to_start);
+            pointers.root(to, to_start, false);
         }
         for &(from, to, to_start) in edges {
             pointers.block(from, to, to_start);
@@ -287,6 +335,31 @@ mod tests {
         assert_eq!(classes(3, &[], &late), [Indirectly, Indirectly, Definitely]);
         // It points to itself.
         assert_eq!(classes(1, &[], &[(0, 0, true)]), [Definitely]);
+    }
+
+    /// Check that what only unknown memory of the heap leads to is told apart, and
+    /// that a better root wins.
+    #[test]
+    fn unknown_memory() {
+        let mut pointers = Pointers::default();
+        pointers.root(0, true, true);
+        pointers.block(0, 1, true);
+        pointers.block(1, 2, false);
+        pointers.root(3, false, true);
+        pointers.root(4, true, true);
+        pointers.root(4, true, false);
+        pointers.block(4, 5, true);
+        pointers.block(5, 1, false);
+        use Reach::Unknown;
+        let expected = [Unknown, Unknown, Possibly, Possibly, Reachable, Reachable, Definitely];
+        assert_eq!(pointers.classify(7), expected);
+        pointers.append(pointers.among(Some));
+        let before = pointers.len();
+        pointers.deduplicate();
+        assert_eq!((before, pointers.len()), (12, 8));
+        assert_eq!(pointers.classify(7), expected);
+        let one = pointers.among(|block| (block >= 4).then(|| block - 4));
+        assert_eq!(one.classify(3), [Definitely, Indirectly, Definitely]);
     }
 
     proptest! {

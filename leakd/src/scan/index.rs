@@ -18,6 +18,8 @@ pub struct Block {
     pub site: u64,
     /// When it was allocated: CLOCK_MONOTONIC, ns.
     pub birth_ns: u64,
+    /// How many blocks it stands for: 1 unless sampled.
+    pub weight: u32,
 }
 
 impl Block {
@@ -116,6 +118,11 @@ impl BlockIndex {
             index.enter(number as u32);
         }
         index
+    }
+
+    /// From the first block's begin to the last one's end.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
     }
 
     /// The blocks, by address.
@@ -221,7 +228,7 @@ mod tests {
     use super::*;
 
     fn block(address: u64, size: u64) -> Block {
-        Block { address, size, site: 0, birth_ns: 0 }
+        Block { address, size, site: 0, birth_ns: 0, weight: 1 }
     }
 
     /// Check that every address leads to its block, and those beside to none:
