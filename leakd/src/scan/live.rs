@@ -165,6 +165,7 @@ impl Scan<'_> {
             deadline: None,
         };
         let ran = processor_time(self.subject.pid)?;
+        let slept = self.threads.all_sleep()?;
         let sample = self.threads.sample()?;
         // Registers once more, at some moment of the look.
         let delay = self.last.mul_f64(fastrand::f64());
@@ -182,8 +183,8 @@ impl Scan<'_> {
         let mut pointers = std::mem::take(&mut pass.pointers);
         round.add_registers(&sample.words, &mut pointers);
         round.add_registers(&again.words, &mut pointers);
-        // It has had no processor time: nothing has moved.
-        self.how.exact = processor_time(self.subject.pid)? == ran;
+        self.how.exact =
+            slept && self.threads.all_sleep()? && processor_time(self.subject.pid)? == ran;
         self.last = took;
         self.how.rounds += 1;
         self.how.reading += took;
@@ -211,7 +212,9 @@ impl Scan<'_> {
     }
 }
 
-/// Processor time that a process has had.
+/// Processor time that a process has had, without that of threads which have been
+/// running since the last tick: the kernel counts it when they are switched away from.
+/// So it tells of nothing that has moved only if all threads slept before and after.
 fn processor_time(pid: u32) -> io::Result<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()))?;
     Ok(clock_gettime(clock)?.into())

@@ -65,8 +65,8 @@ impl Memory {
     /// If the process is gone, or leakd may not look into it.
     pub fn open(pid: u32) -> io::Result<Self> {
         let number = i32::try_from(pid).map_err(io::Error::other)?;
-        let directory = Process::new(number).map_err(io::Error::other)?;
-        let mem = directory.mem().map_err(io::Error::other)?;
+        let directory = Process::new(number).map_err(plain)?;
+        let mem = directory.mem().map_err(plain)?;
         let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
         let mut memory = Self { pid: Pid::from_raw(number), directory, pagemap, mem, scans: false };
         memory.scans = memory.scan_pagemap(0..PAGE, false, &mut Vec::new()).is_ok();
@@ -79,9 +79,8 @@ impl Memory {
     /// # Errors
     /// If the process is gone.
     pub fn mappings(&self) -> io::Result<Vec<Mapping>> {
-        let maps = self.directory.open_relative("maps").map_err(io::Error::other)?;
-        let maps = MemoryMaps::from_buf_read(BufReader::new(maps.take(MAX_MAPS)))
-            .map_err(io::Error::other)?;
+        let maps = self.directory.open_relative("maps").map_err(plain)?;
+        let maps = MemoryMaps::from_buf_read(BufReader::new(maps.take(MAX_MAPS))).map_err(plain)?;
         let mappings: Vec<Mapping> = maps.iter().filter_map(mapping).collect();
         if mappings.is_empty() || !self.is_same() {
             return Err(gone());
@@ -218,6 +217,16 @@ impl Memory {
             }
         }
         done / 8
+    }
+}
+
+/// The procfs crate's error as what it stands for.
+fn plain(error: procfs::ProcError) -> io::Error {
+    match error {
+        procfs::ProcError::NotFound(_) => gone(),
+        procfs::ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
+        procfs::ProcError::Io(error, _) => error,
+        other => io::Error::other(other),
     }
 }
 

@@ -46,8 +46,8 @@
 //! another is looked at again: pages of which no byte ever differed are taken to
 //! hold still. That is where the bound does not hold: a pointer that moves between
 //! pages without leaving a trace on any, and is missed by each of four looks. A
-//! process that has had no processor time during a look has not moved anything; that
-//! look is exact, and the last.
+//! process whose threads slept before a look and after it, and have had no processor
+//! time meanwhile, has not moved anything: that look is exact, and the last.
 //!
 //! Registers are sampled at moments of their own, of sleeping and of running threads
 //! ([`threads`]). Vector registers are read only where threads are stopped: a
@@ -153,7 +153,7 @@ pub enum ScanError {
 impl From<io::Error> for ScanError {
     fn from(error: io::Error) -> Self {
         match (error.raw_os_error(), error.kind()) {
-            (Some(libc::ESRCH), _) | (_, io::ErrorKind::NotFound) => Self::Gone,
+            (Some(libc::ESRCH | libc::ENOENT), _) | (_, io::ErrorKind::NotFound) => Self::Gone,
             _ => Self::System(error),
         }
     }

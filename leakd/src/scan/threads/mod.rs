@@ -63,6 +63,12 @@ impl<'a> Threads<'a> {
         self.stopped
     }
 
+    /// Whether no thread runs, or is about to.
+    pub fn all_sleep(&self) -> io::Result<bool> {
+        let sleeps = |id: &u32| !matches!(place(self.pid, *id), Place::Running);
+        Ok(ids(self.pid)?.iter().all(sleeps))
+    }
+
     /// Takes one sample of each thread.
     ///
     /// # Errors

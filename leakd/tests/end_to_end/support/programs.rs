@@ -75,9 +75,9 @@ const RECIPES: &[(&str, &str, &str)] = &[
         "graphs.c",
     ),
     ("mover", "cc -O2 -g -pthread", "mover.c"),
-    ("averse", "cc -O2 -g -pthread", "averse.c"),
-    ("large", "cc -O2 -g -pthread", "large.c"),
-    ("states", "cc -O2 -g -pthread", "states.c"),
+    ("averse", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "averse.c"),
+    ("large", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "large.c"),
+    ("states", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "states.c"),
 ];
 
 /// Where the sources are.
