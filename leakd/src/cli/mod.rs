@@ -10,6 +10,9 @@ mod doctor;
 mod doctor_stacks;
 mod progress;
 mod run;
+mod scan;
+mod scan_args;
+mod scan_through_daemon;
 mod show;
 mod through_daemon;
 mod top;
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
+            Command::Scan(arguments) => scan::scan(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
             Command::Top(arguments) => top::top(arguments).await,
             Command::Status(arguments) => ask::status(&arguments),

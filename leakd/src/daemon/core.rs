@@ -40,6 +40,8 @@ pub(super) enum Told {
     Looked(std::io::Result<Pass>),
     /// The last report of a trace that has ended.
     Reported(Key, Box<model::Target>),
+    /// A scan is over.
+    Scanned(Box<super::scan::Scanned>),
 }
 
 /// What tracing is possible.
@@ -76,6 +78,7 @@ pub struct Core {
     pub(super) interval: Duration,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) reports: Arc<Semaphore>,
+    pub(super) scans: Arc<Semaphore>,
     pub(super) steps: (u64, u64),
     pub(super) machine_cost: f64,
     pub(super) own_cpu: Duration,
@@ -134,6 +137,7 @@ impl Core {
             began_at: SystemTime::now(),
             told,
             reports: Arc::new(Semaphore::new(REPORTS)),
+            scans: Arc::new(Semaphore::new(1)),
             steps: (0, 0),
             machine_cost: 0.0,
             own_cpu: super::tracing::own_cpu(),
@@ -198,6 +202,9 @@ impl Core {
                         if let Some(subject) = self.subjects.get_mut(&key) {
                             subject.report = Some(report);
                         }
+                    }
+                    Told::Scanned(scanned) => {
+                        tokio::task::block_in_place(|| self.scanned(*scanned));
                     }
                 },
             }

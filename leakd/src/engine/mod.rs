@@ -15,6 +15,7 @@
 //! | [`snapshot`] | call sites and block ages |
 //! | [`page_faults`] | call sites of page faults |
 //! | [`window`] | more or less of a target while it is under trace |
+//! | [`scan`] | what a scan reads of a target |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
@@ -29,6 +30,7 @@ mod plain;
 pub mod probes;
 pub mod rings;
 pub mod sampling;
+pub mod scan;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
