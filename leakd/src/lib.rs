@@ -7,6 +7,7 @@
 mod allocation_peak;
 pub mod allocator;
 pub mod bpf;
+pub mod btf;
 pub mod canary;
 pub mod cli;
 pub mod client;
