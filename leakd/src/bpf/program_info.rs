@@ -37,6 +37,7 @@ struct ProgramInfo {
     before: [u64; 24],
     run_time_ns: u64,
     runs: u64,
+    /// Runs that the kernel left out, since the program was running on that CPU.
     recursion_misses: u64,
     verified_instructions: u32,
     /// Its padding in the kernel's structure: another field.
@@ -45,6 +46,7 @@ struct ProgramInfo {
 
 const _: () = {
     assert!(std::mem::offset_of!(ProgramInfo, run_time_ns) == 192);
+    assert!(std::mem::offset_of!(ProgramInfo, recursion_misses) == 208);
     assert!(std::mem::offset_of!(ProgramInfo, verified_instructions) == 216);
     assert!(size_of::<ProgramInfo>() == 224);
 };
@@ -73,6 +75,12 @@ fn info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
 /// as often as it came by. `None`: the kernel does not tell (before 5.16).
 pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<Option<u32>> {
     Ok(Some(info(program)?.verified_instructions).filter(|count| *count != 0))
+}
+
+/// How often the kernel left a program out, since it was running on that CPU
+/// already.
+pub fn missed_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
+    info(program).map(|info| info.recursion_misses)
 }
 
 /// For how many nanoseconds a program ran while statistics were taken, all its
