@@ -17,6 +17,7 @@ pub mod duration;
 pub mod elf;
 pub mod engine;
 pub mod governor;
+pub mod kernel;
 pub mod launch;
 pub mod preflight;
 pub mod process;

@@ -8,6 +8,8 @@ mod attach;
 mod daemon_args;
 mod doctor;
 mod doctor_stacks;
+mod kernel;
+mod kernel_args;
 mod progress;
 mod run;
 mod show;
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
+            Command::Kernel(arguments) => kernel::kernel(arguments).await,
             Command::Top(arguments) => top::top(arguments).await,
             Command::Status(arguments) => ask::status(&arguments),
             Command::Targets(arguments) => ask::targets(&arguments),

@@ -25,7 +25,7 @@ pub mod ledger;
 pub mod objects;
 mod own_probe;
 pub mod page_faults;
-mod plain;
+pub(crate) mod plain;
 pub mod probes;
 pub mod rings;
 pub mod sampling;

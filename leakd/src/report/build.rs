@@ -88,11 +88,13 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         probes: target.probes,
         sites,
         omitted,
+        kernel: target.kernel,
     }
 }
 
 fn coverage(target: &TargetSnapshot) -> Coverage {
     let get = |counter| target.counters.get(counter);
+    let interrupted = target.kernel.as_ref().map_or(0, |kernel| kernel.missed_allocations);
     let lost: BTreeMap<String, u64> = [
         ("ledger_full", Counter::LostLedgerFull),
         ("no_memory", Counter::LostNoMemory),
@@ -100,8 +102,10 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         ("unpaired", Counter::LostUnpaired),
     ]
     .into_iter()
-    .filter(|(_, counter)| get(*counter) > 0)
-    .map(|(cause, counter)| (cause.to_owned(), get(counter)))
+    .map(|(cause, counter)| (cause, get(counter)))
+    .chain([("interrupted", interrupted)])
+    .filter(|(_, count)| *count > 0)
+    .map(|(cause, count)| (cause.to_owned(), count))
     .collect();
     Coverage {
         seen_from: target.seen_from,
@@ -164,6 +168,9 @@ fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
     {
         *total = total.saturating_add(value);
     }
+    if let (Some(a), Some(b)) = (&mut into.kernel, other.kernel) {
+        a.add(b);
+    }
     match (&mut into.ages, other.ages) {
         (Some(a), Some(b)) => add_ages(a, b),
         (ages @ None, b) => *ages = b,
@@ -216,6 +223,7 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64) -> Site {
             .collect(),
         stack_end: stack_end(&snapshot),
         frame_pointer_steps: snapshot.frame_pointer_steps,
+        kernel: snapshot.kernel,
         stack: snapshot.frames.into_iter().flatten().map(model_frame).collect(),
     }
 }

@@ -59,6 +59,7 @@ impl Planted {
             outermost: None,
             end: Some(StackEnd::Bottom),
             frame_pointer_steps: 0,
+            kernel: None,
         }
     }
 }
@@ -138,6 +139,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
             },
         ],
         sites,
+        kernel: None,
     }
 }
 

@@ -188,6 +188,7 @@ impl Simulated {
             probes: Vec::new(),
             sites,
             omitted: model::Omitted::default(),
+            kernel: None,
         }
     }
 }
@@ -234,5 +235,6 @@ pub fn site(number: usize) -> Site {
         stack,
         stack_end: StackEnd::Bottom,
         frame_pointer_steps: 0,
+        kernel: None,
     }
 }
