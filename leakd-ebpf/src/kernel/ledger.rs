@@ -7,7 +7,7 @@ use crate::{
     support::{add, opaque},
 };
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     helpers::generated as helper,
     macros::btf_map,
 };
@@ -69,9 +69,17 @@ pub struct Allocation {
     pub call_site: u64,
 }
 
+/// 1: blocks that are handed out are recorded. Not before everything is
+/// attached: what leakd itself takes for that is nobody's leak.
+#[btf_map]
+static RECORDING: Array<u32, 1> = Array::new();
+
 /// Puts a block that was handed out into the ledger.
 #[inline(always)]
 pub fn allocated(context: *mut c_void, walker: u32, allocation: &Allocation) {
+    if RECORDING.get(0) != Some(&1) {
+        return;
+    }
     let seed = mix(allocation.cache, allocation.kind as u64);
     let Some(walked) = stack::walk(context, walker, seed) else { return };
     let Some((key, site)) = find_or_make(walked.hash) else { return };

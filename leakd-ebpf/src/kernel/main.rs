@@ -8,6 +8,7 @@
 //! | [`free`] | those where it takes memory back |
 //! | [`filter`] | what is not to be traced, as cheaply as can be |
 //! | [`ledger`] | outstanding blocks, call sites, counters |
+//! | [`probe`] | probes on functions, where there is no tracepoint |
 //! | [`stack`] | the kernel's stack, and its hash |
 //! | [`support`] | what the BPF target lacks |
 //!
@@ -24,6 +25,7 @@ mod allocate;
 mod filter;
 mod free;
 mod ledger;
+mod probe;
 mod stack;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "the other object uses the rest")]

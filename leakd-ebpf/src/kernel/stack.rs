@@ -12,7 +12,7 @@ use leakd_common::{
 };
 
 /// Where the code lies that interrupts begin with: first address and length in
-/// bytes of `__irqentry_text` and of the function that runs soft interrupts.
+/// bytes of their entries, and of the function that runs soft interrupts.
 #[unsafe(no_mangle)]
 static INTERRUPT_BEGIN: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@ mod ask;
 mod attach;
 mod daemon_args;
 mod doctor;
+mod doctor_kernel;
 mod doctor_stacks;
 mod kernel;
 mod kernel_args;

@@ -20,7 +20,7 @@ use crate::report::model::{Ended, SeenFrom, Unprobed, Windows};
 use crate::trace::site_ages;
 
 /// Tasks of each site that are listed.
-const TASKS: usize = 3;
+const TASKS: usize = 10;
 /// Pages that can be taken back when memory is short.
 const GFP_RECLAIMABLE: u32 = 1 << 4;
 
@@ -60,6 +60,7 @@ pub(super) fn collect(
     trace.poll();
     let mut details = report::KernelTrace {
         cache: trace.settings.cache.clone(),
+        unseen_frees: trace.unseen_frees.clone(),
         missed_frees: missed.frees,
         missed_allocations: missed.allocations,
         movable_pages: counters.get(Counter::Movable),

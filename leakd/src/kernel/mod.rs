@@ -34,8 +34,9 @@ use crate::btf::{Btf, BtfError};
 use crate::engine::plain::read;
 use crate::engine::snapshot::for_each;
 use crate::report::input::Snapshot;
+use crate::report::kernel::UnseenFree;
 use caches::Wanted;
-use hooks::Way;
+use hooks::{Hook, Kernel, Way};
 use object::KernelObject;
 use stack::SiteStack;
 use symbols::Symbols;
@@ -103,6 +104,7 @@ pub struct KernelTrace {
     stacks: HashMap<u64, SiteStack>,
     symbols: Symbols,
     ways: Vec<Way>,
+    unseen_frees: Vec<UnseenFree>,
     settings: Settings,
     started: SystemTime,
     since: Instant,
@@ -134,10 +136,13 @@ impl KernelTrace {
     pub fn start(settings: Settings) -> Result<Self, KernelError> {
         let btf = Btf::of_kernel()?;
         let symbols = Symbols::read().unwrap_or_default();
-        let mut ways = hooks::ways(&btf, &settings.kinds);
+        let kernel = Kernel::running(&btf, &symbols);
+        let mut ways = kernel.ways(&settings.kinds);
+        let hidden = kernel.hidden_frees(&settings.kinds);
+        missing_fields(&btf, &mut ways);
         let mut object = KernelObject::load(&settings, &btf, &symbols)?;
         let ring = object.ring()?;
-        object.attach(&mut ways);
+        let unseen_frees = object.attach(&mut ways, &hidden);
         if ways.iter().all(|way| way.hooks.is_err()) {
             let reasons: Vec<String> = ways
                 .iter()
@@ -149,12 +154,14 @@ impl KernelTrace {
         }
         // Once more: the programs of this trace are in it by now.
         let symbols = if symbols.is_empty() { symbols } else { Symbols::read()? };
+        object.record(true)?;
         Ok(Self {
             object,
             ring,
             stacks: HashMap::new(),
             symbols,
             ways,
+            unseen_frees,
             settings,
             started: SystemTime::now(),
             since: Instant::now(),
@@ -164,6 +171,11 @@ impl KernelTrace {
     /// How each kind is traced.
     pub fn ways(&self) -> &[Way] {
         &self.ways
+    }
+
+    /// Ways to free blocks that are not under probe.
+    pub fn unseen_frees(&self) -> &[UnseenFree] {
+        &self.unseen_frees
     }
 
     /// Whether the kernel hides its addresses, so that nothing has a name.
@@ -205,6 +217,7 @@ impl KernelTrace {
 
     /// Takes the final look and everything out.
     pub fn finish(mut self, min_age: Duration) -> Result<Snapshot, KernelError> {
+        self.object.record(false)?;
         self.poll();
         let target = collect::collect(&mut self, min_age)?;
         Ok(Snapshot {
@@ -214,5 +227,24 @@ impl KernelTrace {
             kernel: crate::preflight::release(),
             targets: vec![target],
         })
+    }
+}
+
+/// Takes away what needs a field that the kernel's types do not have.
+fn missing_fields(btf: &Btf, ways: &mut [Way]) {
+    for way in ways {
+        let (structure, fields): (_, &[_]) = match way.kind {
+            KernelKind::Cache => ("kmem_cache", &["name", "size"]),
+            KernelKind::Vmalloc
+                if way.hooks.as_ref().is_ok_and(|hooks| hooks.iter().any(Hook::reads_area)) =>
+            {
+                ("vmap_area", &["va_start", "va_end"])
+            }
+            _ => continue,
+        };
+        let missing = fields.iter().find(|field| btf.member(structure, field).is_none());
+        if let Some(field) = missing {
+            way.hooks = Err(format!("the kernel's types have no {structure}.{field}"));
+        }
     }
 }

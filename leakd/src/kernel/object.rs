@@ -1,12 +1,12 @@
 //! The BPF object for the kernel's memory, loaded and attached.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, Map, MapData, RingBuf};
-use aya::programs::RawTracePoint;
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
-use leakd_common::kernel::{CACHE_NAME, KernelKind, KernelSite, WANTED_CACHES, cache_name_hash};
+use leakd_common::kernel::{CACHE_NAME, KernelSite, WANTED_CACHES, cache_name_hash};
 use leakd_common::site::OVERFLOW_SITE;
 
 use super::caches::Wanted;
@@ -16,6 +16,7 @@ use super::{KernelError, Settings};
 use crate::bpf::{sys, verified};
 use crate::btf::Btf;
 use crate::engine::plain::bytes_of;
+use crate::report::kernel::UnseenFree;
 
 /// The BPF object that the build script made.
 static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakd-kernel.bpf.o"));
@@ -42,6 +43,8 @@ impl KernelObject {
     pub fn load(settings: &Settings, btf: &Btf, symbols: &Symbols) -> Result<Self, KernelError> {
         let cache = |member| btf.member("kmem_cache", member).map(|member| member.offset);
         let (name, size) = (cache("name"), cache("size"));
+        let area = |member| btf.member("vmap_area", member).map(|member| member.offset);
+        let (start, end) = (area("va_start"), area("va_end"));
         let (interrupt, soft) = interrupt_code(symbols);
         let by_cache = u32::from(matches!(settings.wanted, Wanted::Caches(_)));
         let (least, most) = (*settings.bytes.start(), *settings.bytes.end());
@@ -50,6 +53,8 @@ impl KernelObject {
             .btf(None)
             .override_global("CACHE_NAME_OFFSET", &name.unwrap_or_default(), true)
             .override_global("CACHE_SIZE_OFFSET", &size.unwrap_or_default(), true)
+            .override_global("AREA_START_OFFSET", &start.unwrap_or_default(), true)
+            .override_global("AREA_END_OFFSET", &end.unwrap_or_default(), true)
             .override_global("INTERRUPT_BEGIN", &interrupt.0, true)
             .override_global("INTERRUPT_BYTES", &interrupt.1, true)
             .override_global("SOFT_INTERRUPT_BEGIN", &soft.0, true)
@@ -77,8 +82,20 @@ impl KernelObject {
     }
 
     /// Attaches what can be; a kind of which a part fails is left out, and its
-    /// way then says why.
-    pub fn attach(&mut self, ways: &mut [Way]) {
+    /// way then says why. Gives the ways to free blocks that are not under probe.
+    pub fn attach(
+        &mut self,
+        ways: &mut [Way],
+        hidden: &[(Hook, Option<String>)],
+    ) -> Vec<UnseenFree> {
+        let mut unseen = Vec::new();
+        for (hook, objection) in hidden {
+            let reason =
+                objection.clone().or_else(|| self.attach_one(*hook).err().map(|e| e.to_string()));
+            if let Some(reason) = reason {
+                unseen.push(UnseenFree { function: hook.place.to_owned(), reason });
+            }
+        }
         for way in ways {
             let Ok(hooks) = &way.hooks else { continue };
             let failed = hooks.iter().find_map(|hook| self.attach_one(*hook).err());
@@ -86,49 +103,58 @@ impl KernelObject {
                 way.hooks = Err(error.to_string());
             }
         }
+        unseen
     }
 
     fn attach_one(&mut self, hook: Hook) -> Result<(), KernelError> {
         if self.attached.contains(&hook.program) {
             return Ok(());
         }
-        let program = self.program_mut(hook.program)?;
         let failed = |source| KernelError::Program { program: hook.program.to_owned(), source };
-        program.load().map_err(failed)?;
-        program.attach(hook.tracepoint).map_err(failed)?;
+        match self.load_one(hook)? {
+            Program::RawTracePoint(program) => program.attach(hook.place).map(drop),
+            Program::KProbe(program) => program.attach(hook.place, 0).map(drop),
+            _ => return Err(KernelError::Missing(hook.program.to_owned())),
+        }
+        .map_err(failed)?;
         self.attached.push(hook.program);
         Ok(())
     }
 
-    fn program_mut(&mut self, name: &str) -> Result<&mut RawTracePoint, KernelError> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| KernelError::Missing(name.to_owned()))
+    fn load_one(&mut self, hook: Hook) -> Result<&mut Program, KernelError> {
+        let missing = || KernelError::Missing(hook.program.to_owned());
+        let program = self.ebpf.program_mut(hook.program).ok_or_else(missing)?;
+        match program {
+            Program::RawTracePoint(program) => program.load(),
+            Program::KProbe(program) => program.load(),
+            _ => return Err(missing()),
+        }
+        .map_err(|source| KernelError::Program { program: hook.program.to_owned(), source })?;
+        Ok(program)
     }
 
     /// Loads every program, to see that the kernel takes it; gives the number of
     /// instructions that the verifier looked at.
-    pub fn load_all(&mut self) -> Result<Vec<(String, u32)>, KernelError> {
-        let kinds = BTreeSet::from(KernelKind::ALL);
-        let mut counts = Vec::new();
-        for hook in hooks::all(&kinds) {
-            if counts.iter().any(|(name, _)| name == hook.program) {
+    pub fn load_all(&mut self, symbols: &Symbols) -> Result<BTreeMap<String, u32>, KernelError> {
+        let mut counts = BTreeMap::new();
+        for hook in hooks::all(symbols) {
+            if counts.contains_key(hook.program) {
                 continue;
             }
-            let program = self.program_mut(hook.program)?;
-            program.load().map_err(|source| KernelError::Program {
-                program: hook.program.to_owned(),
-                source,
-            })?;
-            let fd = program.fd().map_err(|source| KernelError::Program {
-                program: hook.program.to_owned(),
-                source,
-            })?;
-            let count = verified::instructions(fd.as_fd())?.unwrap_or_default();
-            counts.push((hook.program.to_owned(), count));
+            let missing = |_| KernelError::Missing(hook.program.to_owned());
+            let program = self.load_one(hook)?;
+            let count = verified::instructions(program.fd().map_err(missing)?.as_fd())?;
+            counts.insert(hook.program.to_owned(), count.unwrap_or_default());
         }
         Ok(counts)
+    }
+
+    /// From now on blocks that are handed out are recorded, or no more.
+    pub fn record(&mut self, on: bool) -> Result<(), KernelError> {
+        let missing = || KernelError::Missing("RECORDING".to_owned());
+        let map = self.ebpf.map_mut("RECORDING").ok_or_else(missing)?;
+        let mut map: Array<_, u32> = Array::try_from(map).map_err(|_| missing())?;
+        map.set(0, u32::from(on), 0).map_err(|_| missing())
     }
 
     /// What was missed so far.
@@ -147,7 +173,7 @@ impl KernelObject {
                 continue;
             } else if self.attached.iter().any(|other| *other == again) {
                 missed.frees += count.min(of(&again)?);
-            } else if name.ends_with("_free") {
+            } else if name.contains("free") {
                 missed.frees += count;
             } else {
                 missed.allocations += count;
@@ -198,9 +224,15 @@ fn name_hash(name: &str) -> u64 {
 
 /// First address and bytes of the code that interrupts begin with, and of the
 /// function that runs soft interrupts; nothing where the kernel hides them.
+///
+/// Exceptions lie in front of the interrupts (asm/idtentry.h). They belong to
+/// whoever runs into them, as a page fault does.
 fn interrupt_code(symbols: &Symbols) -> ((u64, u64), (u64, u64)) {
-    let interrupt = symbols
-        .address("__irqentry_text_start")
+    let begin = ["asm_common_interrupt", "asm_spurious_interrupt"]
+        .into_iter()
+        .filter_map(|name| symbols.address(name))
+        .min();
+    let interrupt = begin
         .zip(symbols.address("__irqentry_text_end"))
         .map_or((0, 0), |(begin, end)| (begin, end.saturating_sub(begin)));
     let soft = symbols

@@ -194,13 +194,16 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64) -> Site {
     let surviving = rank::surviving_share(site);
     let overdue = ages.and_then(|ages| rank::overdue_share(site, &ages.sample_ns));
     let aged_bytes = ages.map_or(0, |ages| ages.aged_bytes);
+    let reused = snapshot.kernel.as_ref().map_or(0, |kernel| kernel.reused);
+    let certain = rank::certainty(site.outstanding_blocks(), reused);
     Site {
         id: format!("{:016x}", snapshot.key),
         outstanding_bytes: site.outstanding_bytes(),
         outstanding_blocks: site.outstanding_blocks(),
         aged_bytes,
         aged_blocks: ages.map_or(0, |ages| ages.aged_blocks),
-        rank_bytes: rank::rank_bytes(aged_bytes, surviving, overdue),
+        rank_bytes: (rank::rank_bytes(aged_bytes, surviving, overdue) as f64 * certain).round()
+            as u64,
         oldest_age_ns: ages.map(|ages| ages.oldest_ns),
         median_age_ns: ages.map(|ages| ages.median_ns),
         surviving_share: surviving,
