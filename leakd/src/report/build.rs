@@ -249,7 +249,7 @@ pub(crate) fn model_frame(frame: symbol::Frame) -> Frame {
     }
 }
 
-fn stack_end(site: &SiteSnapshot) -> StackEnd {
+pub(crate) fn stack_end(site: &SiteSnapshot) -> StackEnd {
     if site.key == OVERFLOW_SITE {
         return StackEnd::SiteTableFull;
     }
