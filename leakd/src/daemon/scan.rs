@@ -34,8 +34,8 @@ pub(super) struct Scanned {
     permit: tokio::sync::OwnedSemaphorePermit,
 }
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Answer {
-    Answer::Error(Failure { code, message: message.into() })
+fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure { code, message: message.into() }
 }
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
     ) {
         let refuse = |reply: oneshot::Sender<Answer>, code, message: String| {
             // A client that has gone does not matter.
-            let _ = reply.send(failure(code, message));
+            let _ = reply.send(Answer::Error(failure(code, message)));
         };
         let is_it =
             |key: &Key| key.0 == pid && start_time.is_none_or(|start_time| key.1 == start_time);
@@ -97,7 +97,7 @@ impl Core {
             Ok(confirmed) => confirmed,
             Err(refusal) => {
                 // A client that has gone does not matter.
-                let _ = reply.send(refusal);
+                let _ = reply.send(Answer::Error(refusal));
                 return;
             }
         };
@@ -116,7 +116,7 @@ impl Core {
         &mut self,
         key: Key,
         generation: Generation,
-    ) -> Result<(Prepared, Arc<Symbolizer>), Answer> {
+    ) -> Result<(Prepared, Arc<Symbolizer>), Failure> {
         let gone = || failure(ErrorCode::CannotTrace, ScanError::Gone.to_string());
         let slot = self.subjects.get(&key).and_then(|one| Some(one.active.as_ref()?.slot));
         let (Some(slot), Some(trace)) = (slot, &mut self.trace) else { return Err(gone()) };
