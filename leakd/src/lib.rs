@@ -29,4 +29,5 @@ mod thread_time;
 pub mod top;
 pub mod trace;
 pub mod unwind;
+pub mod verdict;
 pub mod watch;

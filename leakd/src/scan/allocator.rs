@@ -138,17 +138,23 @@ mod tests {
     #[test]
     #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
     fn pointers_of_glibc_are_known() {
-        // Too large for the caches of threads: freed, it goes into a ring. The
-        // last keeps it from being joined with what is behind.
+        // Too large for the caches of threads: freed, it goes into a ring. The last
+        // keeps it from being joined with what is behind.
         const SIZE: usize = 3000;
         // SAFETY: malloc(3) and free(3) as they are meant, and reads of words that
         // belong to blocks that are allocated.
         unsafe {
-            let first = libc::malloc(SIZE + 8) as u64;
-            let freed = libc::malloc(SIZE) as u64;
-            let last = libc::malloc(SIZE) as u64;
+            // Three in a row: holes that others have left are filled first.
+            let mut fill = Vec::new();
+            let [first, freed, last] = loop {
+                let three = [SIZE + 8, SIZE, SIZE].map(|size| libc::malloc(size) as u64);
+                if three[1] - HEADER == three[0] + SIZE as u64 && three[2] > three[1] {
+                    break three;
+                }
+                fill.extend(three);
+                assert!(fill.len() < 10_000, "no three in a row");
+            };
             let header = freed - HEADER;
-            assert_eq!(header, first + SIZE as u64, "three in a row");
             libc::free(freed as *mut _);
             let memory = Memory::open(std::process::id()).unwrap();
             let index = BlockIndex::new(vec![block(first, SIZE as u64 + 8)]);
@@ -164,8 +170,9 @@ mod tests {
             let here = std::ptr::from_ref(&*ours) as u64;
             assert!(!allocator.is_its_own(&memory, here, header, &one));
             assert!(!allocator.is_its_own(&memory, from_next, header - 16, &one));
-            libc::free(first as *mut _);
-            libc::free(last as *mut _);
+            for block in fill.into_iter().chain([first, last]) {
+                libc::free(block as *mut _);
+            }
         }
     }
 }
