@@ -1,4 +1,5 @@
-//! Builds the BPF object that leakd loads, to `$OUT_DIR/leakd.bpf.o`.
+//! Builds the BPF objects that leakd loads, to `$OUT_DIR`: `leakd.bpf.o`, and
+//! `leakd-kernel.bpf.o` for the kernel's own memory.
 
 #[path = "../xtask/src/toolchain/locate.rs"]
 #[allow(dead_code, reason = "xtask uses the rest")]
@@ -9,8 +10,9 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The object's name: the library includes it from OUT_DIR.
-const OBJECT: &str = "leakd.bpf.o";
+/// The programs, and the objects that the library includes from OUT_DIR.
+const OBJECTS: [(&str, &str); 2] =
+    [("leakd-ebpf", "leakd.bpf.o"), ("leakd-kernel", "leakd-kernel.bpf.o")];
 
 fn main() {
     if let Err(error) = build() {
@@ -44,11 +46,13 @@ fn build() -> Result<(), Box<dyn Error>> {
         .status()
         .map_err(|error| format!("{}: {error}", tools.toolchain.sysroot.display()))?;
     if !status.success() {
-        return Err(format!("the BPF object could not be built ({status}), see above").into());
+        return Err(format!("the BPF objects could not be built ({status}), see above").into());
     }
-    let built = target.join(locate::TARGET).join("release/leakd-ebpf");
-    let object = out.join(OBJECT);
-    fs::copy(&built, &object).map_err(|error| format!("{}: {error}", built.display()))?;
+    for (program, object) in OBJECTS {
+        let built = target.join(locate::TARGET).join("release").join(program);
+        fs::copy(&built, out.join(object))
+            .map_err(|error| format!("{}: {error}", built.display()))?;
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod cookie;
 pub mod event;
+pub mod kernel;
 pub mod page_fault;
 pub mod site;
 pub mod target;

@@ -75,6 +75,14 @@ pub enum Counter {
     /// Calls of freeing functions that mean nothing: of NULL, inside another
     /// call, or of a block of another allocator. Each is a trap all the same.
     Ignored = 16,
+    /// Kernel: blocks whose address was handed out again without a free that a
+    /// probe saw. They count as freed.
+    Reused = 17,
+    /// Kernel: frees that the first program missed, because it had been
+    /// interrupted in the middle of another, and the second one saw.
+    SecondLook = 18,
+    /// Kernel: pages for user memory and the page cache, which are left out.
+    Movable = 19,
 }
 
 /// Number of counters, with room to grow.

@@ -7,6 +7,7 @@
 mod allocation_peak;
 pub mod allocator;
 pub mod bpf;
+pub mod btf;
 pub mod canary;
 pub mod cli;
 pub mod client;
@@ -16,6 +17,7 @@ pub mod duration;
 pub mod elf;
 pub mod engine;
 pub mod governor;
+pub mod kernel;
 pub mod launch;
 pub mod preflight;
 pub mod process;

@@ -11,12 +11,9 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::sys;
+use crate::btf::format::{HEADER_BYTES, MAGIC, VERSION, information, kind};
 
 const BTF_LOAD: u32 = 18;
-const MAGIC: u16 = 0xeb9f;
-const KIND_INT: u32 = 1 << 24;
-const KIND_ARRAY: u32 = 3 << 24;
-const KIND_STRUCT: u32 = 4 << 24;
 /// The type number of the key in [`load`]'s BTF.
 pub(super) const KEY: u32 = 1;
 /// The type number of the value.
@@ -49,16 +46,18 @@ pub(super) enum Value {
 /// bytes (Documentation/bpf/btf.rst).
 pub(super) fn load(key_size: u32, value_size: u32, value: Value) -> io::Result<OwnedFd> {
     let strings = b"\0key\0value\0";
-    let mut types = vec![1, KIND_INT, key_size, key_size * 8];
+    let mut types = vec![1, information(kind::INT, 0), key_size, key_size * 8];
     match value {
-        Value::Structure => types.extend([5, KIND_STRUCT, value_size]),
-        Value::Array => types.extend([0, KIND_ARRAY, 0, KEY, KEY, value_size / key_size]),
+        Value::Structure => types.extend([5, information(kind::STRUCT, 0), value_size]),
+        Value::Array => {
+            types.extend([0, information(kind::ARRAY, 0), 0, KEY, KEY, value_size / key_size])
+        }
     }
     let types_size = 4 * types.len() as u32;
     let mut bytes = Vec::with_capacity(64);
     bytes.extend(MAGIC.to_ne_bytes());
-    bytes.extend([1, 0]); // version, flags
-    for word in [24, 0, types_size, types_size, strings.len() as u32] {
+    bytes.extend([VERSION, 0]); // and flags
+    for word in [HEADER_BYTES, 0, types_size, types_size, strings.len() as u32] {
         bytes.extend(word.to_ne_bytes());
     }
     bytes.extend(types.iter().flat_map(|word| word.to_ne_bytes()));

@@ -13,5 +13,5 @@ pub mod link;
 mod map_type_information;
 pub mod object;
 pub mod program;
+pub mod program_info;
 pub mod sys;
-pub mod verified;

@@ -12,6 +12,7 @@ use super::daemon_args::{
     DaemonArguments, DetachArguments, ReportArguments, SetArguments, StatusArguments,
     TargetsArguments, TopArguments, WatchArguments,
 };
+use super::kernel_args::KernelArguments;
 use crate::allocator::CustomFunction;
 use crate::duration;
 use crate::engine::Settings;
@@ -65,6 +66,13 @@ pub enum Command {
         leakctl scan 1234 --for 5m --json > scan.json\n  \
         leakctl scan 1234 --stop --max-pause 500ms")]
     Scan(ScanArguments),
+    /// Watch the kernel's own memory for a while and report who holds it.
+    ///
+    /// Every allocation of the machine passes the programs: expect a busy
+    /// server to lose some of its throughput meanwhile. Only what is allocated
+    /// while it watches can be seen. Ctrl-C ends it early, with the report.
+    #[command(after_help = super::kernel_args::HELP)]
+    Kernel(KernelArguments),
     /// Show all processes and what they hold, live, on the whole terminal.
     ///
     /// Enter goes to the call sites of a process, Enter again to the stack with

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::args::DoctorArguments;
+use super::doctor_kernel;
 use super::doctor_stacks::{self, ProcessStacks};
 use super::{start_engine, status};
 use crate::bpf::features::ProbeMethod;
@@ -12,7 +13,7 @@ use crate::terminal::{Role, Style, pad};
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
-struct Row {
+pub(super) struct Row {
     feature: &'static str,
     /// `yes`, `no` or a value.
     found: String,
@@ -67,6 +68,7 @@ pub async fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
             }
         },
     }
+    rows.extend(doctor_kernel::rows(&facts));
     let diagnosis =
         Diagnosis { schema: "leakd.doctor/1", kernel: facts.release, can_trace, rows, processes };
     if arguments.json {
@@ -78,7 +80,7 @@ pub async fn doctor(arguments: &DoctorArguments) -> anyhow::Result<u8> {
     Ok(if can_trace { status::CLEAN } else { status::TROUBLE })
 }
 
-fn row(feature: &'static str, found: &str, ok: bool, means: impl Into<String>) -> Row {
+pub(super) fn row(feature: &'static str, found: &str, ok: bool, means: impl Into<String>) -> Row {
     Row { feature, found: found.to_owned(), ok, means: means.into() }
 }
 

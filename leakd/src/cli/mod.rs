@@ -7,7 +7,10 @@ mod ask;
 mod attach;
 mod daemon_args;
 mod doctor;
+mod doctor_kernel;
 mod doctor_stacks;
+mod kernel;
+mod kernel_args;
 mod progress;
 mod run;
 mod scan;
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
             Command::Run(arguments) => run::run(arguments).await,
             Command::Scan(arguments) => scan::scan(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
+            Command::Kernel(arguments) => kernel::kernel(arguments).await,
             Command::Top(arguments) => top::top(arguments).await,
             Command::Status(arguments) => ask::status(&arguments),
             Command::Targets(arguments) => ask::targets(&arguments),

@@ -1,6 +1,7 @@
 //! The daemon's heart: one task that owns the traces and decides.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -83,6 +84,8 @@ pub struct Core {
     pub(super) own_cpu: Duration,
     /// CPUs that leakd takes itself, over the last seconds.
     pub(super) own_rate: f64,
+    /// While the programs are timed, and for how long they had run before.
+    pub(super) statistics: Option<(OwnedFd, u64)>,
     pub(super) budgets: HashMap<Key, f64>,
     /// To be traced next.
     pub(super) queue: VecDeque<Key>,
@@ -139,6 +142,7 @@ impl Core {
             machine_cost: 0.0,
             own_cpu: super::tracing::own_cpu(),
             own_rate: 0.0,
+            statistics: None,
             budgets: HashMap::new(),
             queue: VecDeque::new(),
             published,

@@ -34,8 +34,8 @@ pub(super) struct Scanned {
     permit: tokio::sync::OwnedSemaphorePermit,
 }
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure { code, message: message.into() }
+fn failure(code: ErrorCode, message: impl Into<String>) -> Answer {
+    Answer::Error(Failure { code, message: message.into() })
 }
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
     ) {
         let refuse = |reply: oneshot::Sender<Answer>, code, message: String| {
             // A client that has gone does not matter.
-            let _ = reply.send(Answer::Error(failure(code, message)));
+            let _ = reply.send(failure(code, message));
         };
         let is_it =
             |key: &Key| key.0 == pid && start_time.is_none_or(|start_time| key.1 == start_time);
@@ -91,13 +91,13 @@ impl Core {
     pub(super) fn scanned(&mut self, scanned: Scanned) {
         let Scanned { key, generation, outcome, top, reply, permit } = scanned;
         let confirmed = outcome
-            .map_err(|error| failure(ErrorCode::CannotTrace, error.to_string()))
+            .map_err(|error| refusal(ErrorCode::CannotTrace, error.to_string()))
             .and_then(|outcome| Ok((outcome, self.confirm(key, generation)?)));
         let (outcome, (prepared, symbolizer)) = match confirmed {
             Ok(confirmed) => confirmed,
-            Err(refusal) => {
+            Err(failure) => {
                 // A client that has gone does not matter.
-                let _ = reply.send(Answer::Error(refusal));
+                let _ = reply.send(Answer::Error(failure));
                 return;
             }
         };
@@ -117,19 +117,23 @@ impl Core {
         key: Key,
         generation: Generation,
     ) -> Result<(Prepared, Arc<Symbolizer>), Failure> {
-        let gone = || failure(ErrorCode::CannotTrace, ScanError::Gone.to_string());
+        let gone = || refusal(ErrorCode::CannotTrace, ScanError::Gone.to_string());
         let slot = self.subjects.get(&key).and_then(|one| Some(one.active.as_ref()?.slot));
         let (Some(slot), Some(trace)) = (slot, &mut self.trace) else { return Err(gone()) };
         trace.tick();
         if trace.engine().target(slot).and_then(Target::generation) != Some(generation) {
             let message = "frees were missed while it was looked at, or it has replaced its \
                            program: nothing is known; try again";
-            return Err(failure(ErrorCode::CannotTrace, message));
+            return Err(refusal(ErrorCode::CannotTrace, message));
         }
         match trace.look(slot, Duration::ZERO) {
             Ok(Some(prepared)) => Ok((prepared, Arc::clone(trace.symbolizer()))),
             Ok(None) => Err(gone()),
-            Err(error) => Err(failure(ErrorCode::Internal, error.to_string())),
+            Err(error) => Err(refusal(ErrorCode::Internal, error.to_string())),
         }
     }
+}
+
+fn refusal(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure { code, message: message.into() }
 }

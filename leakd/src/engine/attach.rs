@@ -8,6 +8,7 @@ use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
 use super::window::Windows;
 use super::{Engine, EngineError, sampling, system};
+use crate::bpf::link;
 use crate::process::{ProcessHandle, mappings, runs_under_valgrind};
 
 /// Which blocks are recorded.
@@ -134,10 +135,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the probes out of all targets, and keeps what was learned.
+    /// Takes the probes out of all targets, side by side, and keeps what was
+    /// learned.
     pub fn stop_probes(&mut self) {
+        let targets = self.targets.values_mut();
+        link::close_all(targets.flat_map(|target| target.probes.take_links()));
         for target in self.targets.values_mut() {
-            target.probes.detach();
             target.windows.close();
             target.stopped_at.get_or_insert_with(Instant::now);
         }

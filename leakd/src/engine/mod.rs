@@ -26,7 +26,7 @@ pub mod ledger;
 pub mod objects;
 mod own_probe;
 pub mod page_faults;
-mod plain;
+pub(crate) mod plain;
 pub mod probes;
 pub mod rings;
 pub mod sampling;
@@ -53,6 +53,7 @@ use crate::allocator::CustomFunction;
 use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
 use crate::bpf::object::{BpfObject, ObjectError};
 use crate::bpf::program::ProgramError;
+use crate::bpf::program_info;
 use crate::process::ProcessError;
 use ledger::Ledger;
 use objects::CodeObjects;
@@ -252,6 +253,16 @@ impl Engine {
         self.ledger.counters(target.slot())
     }
 
+    /// For how long the programs at the probes ran while statistics were taken
+    /// (see [`program_info::take_statistics`]), in nanoseconds.
+    pub fn program_time_ns(&self) -> io::Result<u64> {
+        let programs = &self.programs;
+        let all = [&programs.allocate, &programs.free].into_iter();
+        all.chain(&programs.allocate_return)
+            .map(|program| program_info::run_time_ns(program.fd()))
+            .sum()
+    }
+
     /// Memory of a target's tables in the kernel, in bytes: what the kernel
     /// accounts for its maps, or what their elements take, whichever is more.
     fn table_bytes(&self, target: &Target) -> io::Result<u64> {
@@ -263,5 +274,12 @@ impl Engine {
         let outstanding =
             counters.get(Counter::Inserted).saturating_sub(counters.get(Counter::Removed));
         Ok(maps.max(outstanding * BLOCK_BYTES) + self.rings.bytes() + self.stacks.bytes())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop_probes();
+        self.object.detach_tracepoints();
     }
 }

@@ -92,7 +92,7 @@ pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Resu
 }
 
 /// Calls `visit` with each key and value of a hash map.
-pub(super) fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+pub(crate) fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
     let shape = sys::map_shape(map)?;
     let (key_size, value_size) = (shape.key_size as usize, shape.value_size as usize);
     let mut capacity = BATCH;

@@ -99,6 +99,19 @@ impl Facts {
 
     /// Whether tracing can be tried; the first thing that is in the way.
     pub fn check(&self) -> Result<(), PreflightError> {
+        self.check_kernel()?;
+        if !self.tracefs {
+            return Err(PreflightError::NoTracefs);
+        }
+        if !self.uprobes {
+            return Err(PreflightError::NoUprobes(self.release.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether tracing of the kernel's memory can be tried, which takes neither
+    /// tracefs nor uprobes.
+    pub fn check_kernel(&self) -> Result<(), PreflightError> {
         let missing = self.missing_capabilities();
         if !self.root && !missing.is_empty() {
             return Err(PreflightError::NotRoot);
@@ -114,12 +127,6 @@ impl Facts {
         }
         if !self.btf {
             return Err(PreflightError::NoBtf(self.release.clone()));
-        }
-        if !self.tracefs {
-            return Err(PreflightError::NoTracefs);
-        }
-        if !self.uprobes {
-            return Err(PreflightError::NoUprobes(self.release.clone()));
         }
         Ok(())
     }

@@ -93,11 +93,13 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         probes: target.probes,
         sites,
         omitted,
+        kernel: target.kernel,
     }
 }
 
 fn coverage(target: &TargetSnapshot) -> Coverage {
     let get = |counter| target.counters.get(counter);
+    let interrupted = target.kernel.as_ref().map_or(0, |kernel| kernel.missed_allocations);
     let lost: BTreeMap<String, u64> = [
         ("ledger_full", Counter::LostLedgerFull),
         ("no_memory", Counter::LostNoMemory),
@@ -105,8 +107,10 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         ("unpaired", Counter::LostUnpaired),
     ]
     .into_iter()
-    .filter(|(_, counter)| get(*counter) > 0)
-    .map(|(cause, counter)| (cause.to_owned(), get(counter)))
+    .map(|(cause, counter)| (cause, get(counter)))
+    .chain([("interrupted", interrupted)])
+    .filter(|(_, count)| *count > 0)
+    .map(|(cause, count)| (cause.to_owned(), count))
     .collect();
     Coverage {
         seen_from: target.seen_from,
@@ -169,6 +173,9 @@ fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
     {
         *total = total.saturating_add(value);
     }
+    if let (Some(a), Some(b)) = (&mut into.kernel, other.kernel) {
+        a.add(b);
+    }
     match (&mut into.ages, other.ages) {
         (Some(a), Some(b)) => add_ages(a, b),
         (ages @ None, b) => *ages = b,
@@ -226,13 +233,16 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64, watched: Watched) -> Site
     let surviving = rank::surviving_share(site);
     let overdue = ages.and_then(|ages| rank::overdue_share(site, &ages.sample_ns));
     let aged_bytes = ages.map_or(0, |ages| ages.aged_bytes);
+    let reused = snapshot.kernel.as_ref().map_or(0, |kernel| kernel.reused);
+    let certain = rank::certainty(site.outstanding_blocks(), reused);
     Site {
         id: format!("{:016x}", snapshot.key),
         outstanding_bytes: site.outstanding_bytes(),
         outstanding_blocks: site.outstanding_blocks(),
         aged_bytes,
         aged_blocks: ages.map_or(0, |ages| ages.aged_blocks),
-        rank_bytes: rank::rank_bytes(aged_bytes, surviving, overdue),
+        rank_bytes: (rank::rank_bytes(aged_bytes, surviving, overdue) as f64 * certain).round()
+            as u64,
         oldest_age_ns: ages.map(|ages| ages.oldest_ns),
         median_age_ns: ages.map(|ages| ages.median_ns),
         surviving_share: surviving,
@@ -256,6 +266,7 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64, watched: Watched) -> Site
             .collect(),
         stack_end: stack_end(&snapshot),
         frame_pointer_steps: snapshot.frame_pointer_steps,
+        kernel: snapshot.kernel,
         stack: snapshot.frames.into_iter().flatten().map(model_frame).collect(),
     }
 }

@@ -8,7 +8,8 @@ use leakd_common::target::{Counter, TargetCounters};
 
 use super::build::{Settings, build};
 use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
-use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Windows};
+use super::kernel::{KernelSite, KernelTrace, Task, UnseenFree};
+use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -59,6 +60,7 @@ impl Planted {
             outermost: None,
             end: Some(StackEnd::Bottom),
             frame_pointer_steps: 0,
+            kernel: None,
         }
     }
 }
@@ -138,6 +140,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
             },
         ],
         sites,
+        kernel: None,
     }
 }
 
@@ -222,4 +225,101 @@ pub fn leaky_sites() -> Vec<SiteSnapshot> {
         }
         .site(basket),
     ]
+}
+
+/// A kernel with a leaking driver, a cache that is freed in bulk, and packets.
+pub fn kernel() -> TargetSnapshot {
+    const DRIVER: &str = "leaky_driver";
+    const VMLINUX: &str = "vmlinux";
+    let symbol = |address, function| vec![frame(address, function, "", 0, VMLINUX)];
+    let call = |inner: Vec<Vec<Frame>>| {
+        let mut frames = inner;
+        frames.extend([
+            symbol(0xffff_ffff_8100_3000, "do_syscall_64"),
+            symbol(0xffff_ffff_8100_4000, "entry_SYSCALL_64_after_hwframe"),
+        ]);
+        frames
+    };
+    let ioctl = call(vec![
+        symbol(0xffff_ffff_8100_1000, "kmemdup_noprof"),
+        vec![frame(0xffff_ffff_c000_1000, "leaky_ioctl", "", 0, DRIVER)],
+        symbol(0xffff_ffff_8100_2000, "__x64_sys_ioctl"),
+    ]);
+    let open = call(vec![symbol(0xffff_ffff_8100_1100, "alloc_empty_file")]);
+    let receive = vec![
+        symbol(0xffff_ffff_8100_1200, "__napi_build_skb"),
+        symbol(0xffff_ffff_8100_1300, "handle_softirqs"),
+    ];
+    let planted = |key, size, blocks, kept| Planted {
+        key,
+        size,
+        blocks,
+        kept,
+        aged: kept / 2,
+        oldest_ns: 29 * SECOND,
+        lifetime_ns: 40_000,
+    };
+    let of = |kind: &str, cache: Option<&str>, bytes: (u64, u64)| KernelSite {
+        kind: kind.to_owned(),
+        cache: cache.map(str::to_owned),
+        least_bytes: bytes.0,
+        most_bytes: bytes.1,
+        reclaimable: Some(false),
+        interrupt: false,
+        reused: 0,
+        tasks: Vec::new(),
+    };
+    let task =
+        |pid, comm: Option<&str>, blocks| Task { pid, comm: comm.map(str::to_owned), blocks };
+    let sites = vec![
+        SiteSnapshot {
+            kernel: Some(KernelSite {
+                tasks: vec![task(812, Some("agent"), 4_000), task(77, None, 800)],
+                ..of("kmalloc", None, (96, 1_024))
+            }),
+            ..planted(1, 512, 9_600, 4_800).site(ioctl)
+        },
+        SiteSnapshot {
+            kernel: Some(KernelSite {
+                reclaimable: Some(true),
+                reused: 1_200,
+                tasks: vec![task(1, Some("systemd"), 600)],
+                ..of("cache", Some("filp"), (256, 256))
+            }),
+            ..planted(2, 256, 40_000, 600).site(open)
+        },
+        SiteSnapshot {
+            kernel: Some(KernelSite {
+                interrupt: true,
+                reclaimable: None,
+                ..of("cache", Some("skbuff_head_cache"), (256, 256))
+            }),
+            ..planted(3, 256, 90_000, 12).site(receive)
+        },
+    ];
+    TargetSnapshot {
+        pid: 0,
+        comm: "kernel".to_owned(),
+        exe: "6.18.5".to_owned(),
+        probes: Vec::new(),
+        unprobed: vec![Unprobed {
+            symbol: "percpu".to_owned(),
+            module: "the kernel".to_owned(),
+            reason: "the tracepoint percpu_alloc_percpu has 7 arguments on this kernel, not 10"
+                .to_owned(),
+        }],
+        kernel: Some(KernelTrace {
+            traced: ["kmalloc", "cache", "pages", "vmalloc"].map(str::to_owned).to_vec(),
+            cache: None,
+            unseen_frees: vec![UnseenFree {
+                function: "kmem_cache_free_bulk".to_owned(),
+                reason: "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned(),
+            }],
+            missed_frees: 3,
+            missed_allocations: 17,
+            movable_pages: 120_000,
+            underneath_bytes: 5 << 20,
+        }),
+        ..target(sites)
+    }
 }

@@ -7,6 +7,7 @@ use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
 
+use super::kernel::{KernelSite, KernelTrace};
 use super::model::{Ended, Probe, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
 
@@ -62,6 +63,8 @@ pub struct TargetSnapshot {
     pub unprobed: Vec<Unprobed>,
     /// The call sites.
     pub sites: Vec<SiteSnapshot>,
+    /// How the kernel was traced, where it is the target.
+    pub kernel: Option<KernelTrace>,
 }
 
 /// One call site.
@@ -87,6 +90,8 @@ pub struct SiteSnapshot {
     pub end: Option<StackEnd>,
     /// Frames that were found by the frame pointer for want of a table.
     pub frame_pointer_steps: u32,
+    /// What only the kernel's sites have.
+    pub kernel: Option<KernelSite>,
 }
 
 /// Ages of the blocks of one site that are outstanding.

@@ -9,6 +9,7 @@ pub mod build;
 mod heap;
 pub mod input;
 pub mod json;
+pub mod kernel;
 pub mod model;
 pub mod rank;
 pub mod scan;

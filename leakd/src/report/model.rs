@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::kernel::{KernelSite, KernelTrace};
+
 /// The name and version of the format.
 pub const SCHEMA: &str = "leakd.report/1";
 
@@ -62,6 +64,9 @@ pub struct Target {
     pub sites: Vec<Site>,
     /// Call sites that were left out of `sites`.
     pub omitted: Omitted,
+    /// How the kernel was traced, where it is the target; processes lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelTrace>,
 }
 
 /// What became of a target.
@@ -277,6 +282,9 @@ pub struct Site {
     pub stack_end: StackEnd,
     /// Frames that were found by the frame pointer for want of a table.
     pub frame_pointer_steps: u32,
+    /// What only the kernel's call sites have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelSite>,
 }
 
 /// The share of blocks that outlive all that were freed: the Kaplan-Meier estimate

@@ -61,6 +61,16 @@ pub fn rank_bytes(aged_bytes: u64, surviving: f64, overdue: Option<f64>) -> u64 
     (aged_bytes as f64 * surviving.max(overdue.unwrap_or(0.0)).clamp(0.0, 1.0)).round() as u64
 }
 
+/// How far outstanding blocks can be believed where some of the site's blocks
+/// turned out to have been freed unseen, 0 to 1: the more of these, the more of
+/// the others may be gone.
+pub fn certainty(outstanding: u64, freed_unseen: u64) -> f64 {
+    if freed_unseen == 0 {
+        return 1.0;
+    }
+    outstanding as f64 / (outstanding as f64 + freed_unseen as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +121,6 @@ mod tests {
         assert_eq!(rank_bytes(1_000, 0.25, Some(0.5)), 500);
         assert_eq!(rank_bytes(1_000, 0.25, None), 250);
         assert_eq!(rank_bytes(1_000, 7.0, Some(f64::NAN)), 1_000);
+        assert_eq!((certainty(10, 0), certainty(10, 30), certainty(0, 1)), (1.0, 0.25, 0.0));
     }
 }

@@ -33,6 +33,7 @@ fn reports() -> Vec<Report> {
         report(target(leaky_sites())),
         report(full.clone()),
         report(target(Vec::new())),
+        report(super::fixture::kernel()),
         build(super::input::Snapshot { targets: Vec::new(), ..snapshot(full.clone()) }, &SETTINGS),
     ];
     let ends = (1..=12).map(StackEnd::from_number);

@@ -5,6 +5,7 @@
 //! bear a `~`.
 
 mod coverage;
+mod kernel;
 mod name;
 mod scan;
 mod site;
@@ -59,6 +60,9 @@ fn render_target(page: &mut Page, target: &Target) {
     let ranked: Vec<&Site> = target.sites.iter().filter(|site| is_ranked(site)).collect();
     headline(page, target, &ranked);
     coverage::push(page, target);
+    if let Some(trace) = &target.kernel {
+        kernel::push_trace(page, trace);
+    }
     if ranked.len() > 1 {
         table::push(page, &ranked, tilde);
     }
@@ -80,6 +84,9 @@ fn estimate_mark(target: &Target) -> &'static str {
 }
 
 fn who(target: &Target) -> String {
+    if target.kernel.is_some() {
+        return "the kernel".to_owned();
+    }
     format!("{} (pid {})", safe_within(&target.comm, 64), target.pid)
 }
 
@@ -141,6 +148,10 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
         Ended::Exec => "it then replaced its program (exec)",
     };
     let exe = safe_within(&target.exe, 256);
+    if target.kernel.is_some() {
+        page.paragraph(Role::Dim, "", &format!("Linux {exe}, {}.", watched(target)));
+        return;
+    }
     page.paragraph(Role::Dim, "", &format!("{exe}, {}; {ended}.", watched(target)));
 }
 

@@ -188,6 +188,7 @@ impl Simulated {
             probes: Vec::new(),
             sites,
             omitted: model::Omitted::default(),
+            kernel: None,
         }
     }
 }
@@ -235,5 +236,6 @@ pub fn site(number: usize) -> Site {
         stack,
         stack_end: StackEnd::Bottom,
         frame_pointer_steps: 0,
+        kernel: None,
     }
 }

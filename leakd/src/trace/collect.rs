@@ -87,6 +87,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         without_table: target.without_table().clone(),
         unprobed: target.probes().unprobed().iter().map(unprobed).collect(),
         sites,
+        kernel: None,
     };
     Prepared { snapshot, places, addresses }
 }
@@ -179,6 +180,7 @@ fn site_snapshot(
         outermost: code.last().and_then(module),
         end: stack.and_then(|stack| StackEnd::from_number(stack.end)),
         frame_pointer_steps: stack.map_or(0, |stack| stack.frame_pointer_steps),
+        kernel: None,
     };
     (snapshot, places)
 }
@@ -187,7 +189,7 @@ fn module(address: &CodeAddress) -> Option<String> {
     symbol::unnamed_frame(address).module
 }
 
-fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {
+pub(crate) fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {
     blocks.births.sort_unstable();
     let births = &blocks.births;
     let age = |birth: u64| now_ns.saturating_sub(birth);

@@ -4,6 +4,7 @@
 mod collect;
 
 pub use collect::Prepared;
+pub(crate) use collect::site_ages;
 
 use std::io;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ mod harness;
 #[path = "../support/host.rs"]
 mod host;
 mod jit;
+mod kernel;
 mod languages;
 mod lifecycle;
 mod mappings;

@@ -42,6 +42,16 @@ pub fn is_boilerplate(function: &str) -> bool {
     ALLOCATING.iter().any(|start| name.starts_with(start))
 }
 
+/// How names begin of the kernel's functions that allocate on behalf of others.
+#[rustfmt::skip]
+const KERNEL_ALLOCATING: &[&str] = &[
+    "kmalloc", "__kmalloc", "___kmalloc", "__do_kmalloc", "kzalloc", "kcalloc", "krealloc",
+    "kvmalloc", "__kvmalloc", "kvrealloc", "kmemdup", "kstrdup", "kstrndup", "kvmemdup",
+    "kmem_cache_alloc", "__kmem_cache_alloc", "memdup_user", "strndup_user", "vmemdup_user",
+    "alloc_pages", "__alloc_pages", "vmalloc", "__vmalloc", "vzalloc", "pcpu_alloc",
+    "__alloc_percpu", "kasprintf", "kvasprintf", "devm_k", "__get_free_pages",
+];
+
 /// Where the sources of standard libraries lie, as debug information has it.
 const LIBRARY_SOURCES: &[&str] =
     &["/library/alloc/src/", "/library/core/src/", "/library/std/src/", "/include/c++/"];
@@ -54,6 +64,11 @@ const LIBRARY_TYPES: &[&str] = &["<u8 as alloc::", "<str as alloc::", "<[T] as a
 pub fn is_library(frame: &Frame) -> bool {
     let from_library = |file: &String| LIBRARY_SOURCES.iter().any(|source| file.contains(source));
     frame.file.as_ref().is_some_and(from_library)
+        || frame.module.as_deref() == Some(crate::kernel::symbols::KERNEL)
+            && frame
+                .function
+                .as_deref()
+                .is_some_and(|name| KERNEL_ALLOCATING.iter().any(|start| name.starts_with(start)))
         || frame.function.as_deref().is_some_and(|name| {
             is_boilerplate(name) || LIBRARY_TYPES.iter().any(|start| name.starts_with(start))
         })

@@ -1,6 +1,6 @@
 //! One call site in full.
 
-use super::{Page, blocks, stack};
+use super::{Page, blocks, kernel, stack};
 use crate::report::model::Site;
 use crate::terminal::{Role, bytes, count, duration, percent, rate, rate_bytes};
 
@@ -37,6 +37,9 @@ pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
         parts.push(format!("{tilde}{} of them young", count(young)));
     }
     page.parts(Role::Dim, "    ", &parts);
+    if let Some(site) = &site.kernel {
+        kernel::push_site(page, site);
+    }
     stack::push(page, &site.stack, site.stack_end);
 }
 

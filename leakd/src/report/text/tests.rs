@@ -46,6 +46,26 @@ fn leaky_server() {
     insta::assert_snapshot!(show(target(leaky_sites())));
 }
 
+/// Check the report of the kernel, with all that is said only of it.
+#[test]
+fn kernel() {
+    insta::assert_snapshot!(show(crate::report::fixture::kernel()));
+}
+
+/// Check that one cache of the kernel without anything to hide says no more.
+#[test]
+fn kernel_cache() {
+    let mut target = crate::report::fixture::kernel();
+    target.unprobed.clear();
+    target.sites.truncate(1);
+    target.kernel = Some(crate::report::kernel::KernelTrace {
+        traced: vec!["cache".to_owned()],
+        cache: Some("fi\x1b[2Jlp".to_owned()),
+        ..Default::default()
+    });
+    insta::assert_snapshot!(show(target));
+}
+
 /// Check that nothing found is said plainly, with what was not seen.
 #[test]
 fn nothing_found() {

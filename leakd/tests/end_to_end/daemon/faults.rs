@@ -6,7 +6,7 @@ use crate::support::{
     leakd::Leakd,
     probes::{assert_nothing_left, wait_until_nothing_left},
     process::Process,
-    programs::{program, system_library},
+    programs::{private_copy, program, system_library},
     wait_for,
 };
 use nix::sys::signal::Signal;
@@ -82,8 +82,7 @@ fn the_clock_jumps() {
     });
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let pid = target.pid();
-    let attached = daemon.ask(json!({"ask": "attach", "pid": pid}));
-    assert_eq!(attached["answer"], "attached", "{attached}");
+    daemon.attach(pid);
     let before = target.truth();
     target.wait_until_leaked(before.blocks + 100);
     let year = |time: &serde_json::Value| time.as_str().expect("a time")[..4].to_owned();
@@ -98,8 +97,16 @@ fn the_clock_jumps() {
     let status = daemon.ask(json!({"ask": "status"}));
     assert!(status["uptime_ms"].as_u64() < Some(hour / 1_000_000), "{status}");
     assert!(status["watch"]["passes"].as_u64() > Some(0), "{status}");
-    let view = daemon.wait_watched(pid);
+    let points = |view: &serde_json::Value| {
+        let all = [&view["series"], &view["trace"]["series"]];
+        all.map(|series| series.as_array().cloned().unwrap_or_default())
+    };
+    let view = wait_for("a few looks at its memory, and at its call sites", || {
+        daemon.process(pid).filter(|view| points(view).iter().all(|series| series.len() > 1))
+    });
     assert!(view["age_ms"].as_u64() < Some(hour / 1_000_000), "{view}");
+    let recent = |point: &serde_json::Value| point[0].as_f64().expect("seconds").abs() < 3600.0;
+    assert!(points(&view).concat().iter().all(recent), "{view}");
     assert!(years.iter().any(|year| *year != years[0]), "it jumped: {years:?}");
     assert_eq!(daemon.ask(json!({"ask": "detach", "pid": pid}))["answer"], "done");
     target.end();
@@ -112,7 +119,7 @@ fn the_clock_jumps() {
 fn the_disk_is_full() {
     let directory = tempfile::tempdir().expect("a directory");
     let daemon = Leakd::start_as(directory, QUIET, |command| {
-        let script = "mount -t tmpfs -o size=64k full /var/cache && mkdir /var/cache/leakd && \
+        let script = "mount -t tmpfs -o size=64k full /var/cache && mkdir -m 700 /var/cache/leakd && \
                       ! head -c 1M /dev/zero > /var/cache/rest 2>/dev/null && exec \"$@\"";
         let mut wrapped = Command::new("unshare");
         wrapped.args(["-m", "sh", "-c", script, "sh"]);
@@ -121,15 +128,26 @@ fn the_disk_is_full() {
     });
     let mut target = Process::start_ready(Command::new(program("orders")));
     let pid = target.pid();
-    let attached = daemon.ask(json!({"ask": "attach", "pid": pid}));
-    assert_eq!(attached["answer"], "attached", "{attached}");
-    let before = target.truth();
-    target.wait_until_leaked(before.blocks + 100);
-    let report = daemon.ask(json!({"ask": "report", "pid": pid, "min_age_ms": 0}));
-    let target_report = &report["report"]["targets"][0];
-    assert!(target_report["sites"].to_string().contains("leak_orders"), "{report}");
-    let stacks = &target_report["coverage"]["stacks"];
-    assert_eq!(stacks["walked"], stacks["complete"], "{report}");
+    daemon.attach(pid);
+    let look = || {
+        let report = daemon.ask(json!({"ask": "report", "pid": pid, "min_age_ms": 0}));
+        report["report"]["targets"][0].clone()
+    };
+    let stacks = |report: &serde_json::Value| {
+        let stacks = &report["coverage"]["stacks"];
+        let number = |name: &str| stacks[name].as_u64().expect("a number");
+        (number("walked"), number("complete"))
+    };
+    // Its tables are made beside the trace: the first stacks may go without.
+    wait_for("whole stacks", || {
+        let (walked, complete) = stacks(&look());
+        let leaked = target.truth().blocks;
+        target.wait_until_leaked(leaked + 100);
+        let after = look();
+        let more = stacks(&after);
+        (more.0 > walked && more.0 - walked == more.1 - complete).then_some(after)
+    });
+    assert!(look()["sites"].to_string().contains("leak_orders"), "{}", look());
     let cache = format!("/proc/{}/root/var/cache", daemon.pid());
     assert!(fs::metadata(format!("{cache}/rest")).expect("the small disk").len() > 0);
     wait_for("nothing half-written", || {
@@ -217,7 +235,8 @@ fn names_with_escape_sequences() {
 /// neither descriptors, nor links, nor memory pile up.
 #[test]
 fn all_that_come_and_go() {
-    let name = program("orders_no_debug");
+    let folder = tempfile::tempdir().expect("a directory");
+    let name = private_copy("orders_no_debug", &folder);
     let daemon = Leakd::start(&format!(
         "mode = 'all'\n[watch]\ninterval = '500ms'\nstartup = '0s'\n[trace]\n\
          max_targets = 3\nwindow = '10s'\nrest = '10s'\n[budget]\ntarget_percent = 100\n\

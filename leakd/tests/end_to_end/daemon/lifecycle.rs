@@ -33,8 +33,7 @@ fn a_second_daemon_is_refused() {
 fn sigterm_ends_cleanly() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
-    let attached = daemon.ask(json!({"ask": "attach", "pid": target.pid()}));
-    assert_eq!(attached["answer"], "attached", "{attached}");
+    daemon.attach(target.pid());
     assert!(probes_present(target.pid()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGTERM);
@@ -51,8 +50,7 @@ fn sigterm_ends_cleanly() {
 fn kill_9_leaves_nothing() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
-    let attached = daemon.ask(json!({"ask": "attach", "pid": target.pid()}));
-    assert_eq!(attached["answer"], "attached", "{attached}");
+    daemon.attach(target.pid());
     assert!(probes_present(target.pid()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGKILL);
@@ -115,8 +113,7 @@ fn nothing_piles_up() {
     let mut counts = Vec::new();
     for _ in 0..5 {
         let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
-        let attached = daemon.ask(json!({"ask": "attach", "pid": target.pid()}));
-        assert_eq!(attached["answer"], "attached", "{attached}");
+        daemon.attach(target.pid());
         let pid = target.pid();
         target.end();
         crate::support::wait_for("the end of the trace", || {

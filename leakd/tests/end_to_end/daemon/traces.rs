@@ -5,17 +5,12 @@ use crate::support::{
     leakd::Leakd,
     probes::{assert_nothing_left, probes_present},
     process::Process,
-    programs::program,
+    programs::{private_copy, program},
     wait_for,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
-
-fn attach(daemon: &Leakd, pid: i32) {
-    let attached = daemon.ask(json!({"ask": "attach", "pid": pid}));
-    assert_eq!(attached["answer"], "attached", "{attached}");
-}
 
 /// Check that what is counted through the daemon is what the program says.
 #[test]
@@ -23,7 +18,7 @@ fn counts_exactly() {
     let daemon =
         Leakd::start(&format!("{QUIET}\n[budget]\ntarget_percent = 100\nmachine_percent = 100"));
     let mut target = Process::start_ready(Command::new(program("orders")));
-    attach(&daemon, target.pid());
+    daemon.attach(target.pid());
     let before = target.truth();
     target.wait_until_leaked(before.blocks + 100);
     let report = daemon.ask(json!({"ask": "report", "pid": target.pid(), "min_age_ms": 0}));
@@ -66,7 +61,7 @@ fn the_budget_holds() {
         std::io::Write::write_all(&mut stream, b"{\"v\":1,\"ask\":\"watch\"}\n").expect("it reads");
         stream
     }));
-    attach(&daemon, pid);
+    daemon.attach(pid);
     let step = loop {
         let line = events.next().expect("it goes on").expect("a line");
         let event: Value = serde_json::from_str(&line).expect("JSON");
@@ -137,7 +132,8 @@ fn a_leak_is_found_by_itself() {
 /// excluded is not, and that it never traces itself.
 #[test]
 fn named_targets() {
-    let name = program("orders_no_debug");
+    let folder = tempfile::tempdir().expect("a directory");
+    let name = private_copy("orders_no_debug", &folder);
     let wanted = Process::start_ready(Command::new(&name));
     let excluded = Process::start_ready(Command::new(&name));
     let config = format!(

@@ -117,6 +117,13 @@ impl Leakd {
         self.say(&format!("{question}\n"))
     }
 
+    /// Has it trace a process; gives its answer.
+    pub fn attach(&self, pid: i32) -> Value {
+        let attached = self.ask(json!({"ask": "attach", "pid": pid}));
+        assert_eq!(attached["answer"], "attached", "{attached}");
+        attached
+    }
+
     /// Says this to it; gives the first line that it answers.
     pub fn say(&self, text: &str) -> Value {
         let mut stream = self.connect();

@@ -127,6 +127,14 @@ pub fn program(name: &str) -> PathBuf {
     once.get_or_init(|| compile(name)).clone()
 }
 
+/// A copy of the compiled program that no other test runs, for a daemon that
+/// traces whatever runs it.
+pub fn private_copy(name: &str, folder: &tempfile::TempDir) -> PathBuf {
+    let copy = folder.path().join(name);
+    std::fs::copy(program(name), &copy).expect("our own folder");
+    copy
+}
+
 /// A library of the distribution, by its file name.
 pub fn system_library(name: &str, package: &str) -> PathBuf {
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]

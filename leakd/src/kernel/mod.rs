@@ -1,0 +1,250 @@
+//! The kernel's own memory as a target: what it handed out and did not get
+//! back, by call site.
+//!
+//! | file | concern |
+//! |---|---|
+//! | [`hooks`] | where memory comes and goes, and what of that this kernel shows |
+//! | [`object`] | the BPF object |
+//! | [`caches`] | slab caches by name |
+//! | [`symbols`] | names for the kernel's addresses |
+//! | [`stack`] | a call site's stack, without the allocator's own frames |
+//! | [`collect`] | from the maps to what the report is made of |
+//!
+//! It costs every allocation of the machine, so nothing of it is loaded until
+//! someone asks.
+
+pub mod caches;
+mod collect;
+pub mod hooks;
+pub mod object;
+pub mod stack;
+pub mod symbols;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant, SystemTime};
+
+use aya::maps::{MapData, RingBuf};
+use leakd_common::kernel::{KERNEL_BLOCKS, KernelKind, KernelSite};
+use leakd_common::target::TargetCounters;
+
+use crate::btf::{Btf, BtfError};
+use crate::engine::plain::read;
+use crate::engine::snapshot::for_each;
+use crate::report::input::Snapshot;
+use crate::report::kernel::UnseenFree;
+use caches::Wanted;
+use hooks::{Hook, Kernel, Way};
+use object::KernelObject;
+use stack::SiteStack;
+use symbols::Symbols;
+
+/// What is to be traced.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The kinds.
+    pub kinds: BTreeSet<KernelKind>,
+    /// The caches.
+    pub wanted: Wanted,
+    /// The cache as it was asked for.
+    pub cache: Option<String>,
+    /// Blocks of these sizes, in bytes.
+    pub bytes: RangeInclusive<u64>,
+    /// Outstanding blocks to keep track of.
+    pub quota: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kinds: KernelKind::ALL.into(),
+            wanted: Wanted::All,
+            cache: None,
+            bytes: 0..=u64::MAX,
+            quota: KERNEL_BLOCKS,
+        }
+    }
+}
+
+/// Why the kernel's memory cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// aya refused the object, or the kernel did.
+    #[error("cannot load the BPF maps and programs for the kernel's memory: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// A program was refused.
+    #[error("the kernel refused the BPF program {program}: {source}")]
+    Program {
+        /// The program.
+        program: String,
+        /// The cause.
+        source: aya::programs::ProgramError,
+    },
+    /// The object and this program do not fit together.
+    #[error("the BPF object has no {0}: leakd was built from mixed sources")]
+    Missing(String),
+    /// The kernel's types.
+    #[error("the kernel's types are not known, so nothing of its memory can be traced: {0}")]
+    Types(#[from] BtfError),
+    /// Nothing that was asked for can be traced.
+    #[error("nothing of what was asked for can be traced on this kernel: {0}")]
+    Nothing(String),
+    /// Something else with the system.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// The kernel under trace. Dropping it takes everything out; so does the
+/// kernel, should the process be killed.
+pub struct KernelTrace {
+    object: KernelObject,
+    ring: RingBuf<MapData>,
+    stacks: HashMap<u64, SiteStack>,
+    symbols: Symbols,
+    ways: Vec<Way>,
+    unseen_frees: Vec<UnseenFree>,
+    settings: Settings,
+    started: SystemTime,
+    since: Instant,
+}
+
+impl fmt::Debug for KernelTrace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        formatter.debug_struct("KernelTrace").field("settings", settings).finish_non_exhaustive()
+    }
+}
+
+/// Sums over all call sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Counters of all CPUs.
+    pub counters: TargetCounters,
+    /// Outstanding blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl KernelTrace {
+    /// Attaches to what the kernel has of the kinds asked for.
+    ///
+    /// # Errors
+    /// If nothing of it can be traced.
+    pub fn start(settings: Settings) -> Result<Self, KernelError> {
+        let btf = Btf::of_kernel()?;
+        let symbols = Symbols::read().unwrap_or_default();
+        let kernel = Kernel::running(&btf, &symbols);
+        let mut ways = kernel.ways(&settings.kinds);
+        let hidden = kernel.hidden_frees(&settings.kinds);
+        missing_fields(&btf, &mut ways);
+        let mut object = KernelObject::load(&settings, &btf, &symbols)?;
+        let ring = object.ring()?;
+        let unseen_frees = object.attach(&mut ways, &hidden);
+        if ways.iter().all(|way| way.hooks.is_err()) {
+            let reasons: Vec<String> = ways
+                .iter()
+                .filter_map(|way| {
+                    Some(format!("{}: {}", hooks::name(way.kind), way.hooks.as_ref().err()?))
+                })
+                .collect();
+            return Err(KernelError::Nothing(reasons.join("; ")));
+        }
+        // Once more: the programs of this trace are in it by now.
+        let symbols = if symbols.is_empty() { symbols } else { Symbols::read()? };
+        object.record(true)?;
+        Ok(Self {
+            object,
+            ring,
+            stacks: HashMap::new(),
+            symbols,
+            ways,
+            unseen_frees,
+            settings,
+            started: SystemTime::now(),
+            since: Instant::now(),
+        })
+    }
+
+    /// How each kind is traced.
+    pub fn ways(&self) -> &[Way] {
+        &self.ways
+    }
+
+    /// Ways to free blocks that are not under probe.
+    pub fn unseen_frees(&self) -> &[UnseenFree] {
+        &self.unseen_frees
+    }
+
+    /// Whether the kernel hides its addresses, so that nothing has a name.
+    pub fn is_nameless(&self) -> bool {
+        self.symbols.is_empty()
+    }
+
+    /// Takes what was announced, and names it at once: a module may go.
+    pub fn poll(&mut self) {
+        let mut refreshed = false;
+        while let Some(record) = self.ring.next() {
+            if !refreshed {
+                refreshed = true;
+                if let Err(error) = self.symbols.refresh() {
+                    tracing::warn!("the kernel's symbols: {error}");
+                }
+            }
+            if let Some((site, stack)) = stack::parse(&record, &self.symbols) {
+                self.stacks.insert(site, stack);
+            }
+        }
+    }
+
+    /// Sums over all call sites, without looking at single blocks.
+    pub fn totals(&self) -> Result<Totals, KernelError> {
+        let mut totals = Totals { counters: self.counters()?, ..Totals::default() };
+        for_each(self.object.map("SITES")?, |_, value| {
+            let site = read::<KernelSite>(value).totals;
+            totals.blocks += site.outstanding_blocks();
+            totals.bytes += site.outstanding_bytes();
+        })?;
+        Ok(totals)
+    }
+
+    /// How long it has been under trace.
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Takes the final look and everything out.
+    pub fn finish(mut self, min_age: Duration) -> Result<Snapshot, KernelError> {
+        self.object.record(false)?;
+        self.poll();
+        let target = collect::collect(&mut self, min_age)?;
+        Ok(Snapshot {
+            started: self.started,
+            ended: SystemTime::now(),
+            host: crate::preflight::host(),
+            kernel: crate::preflight::release(),
+            targets: vec![target],
+        })
+    }
+}
+
+/// Takes away what needs a field that the kernel's types do not have.
+fn missing_fields(btf: &Btf, ways: &mut [Way]) {
+    for way in ways {
+        let (structure, fields): (_, &[_]) = match way.kind {
+            KernelKind::Cache => ("kmem_cache", &["name", "size"]),
+            KernelKind::Vmalloc
+                if way.hooks.as_ref().is_ok_and(|hooks| hooks.iter().any(Hook::reads_area)) =>
+            {
+                ("vmap_area", &["va_start", "va_end"])
+            }
+            _ => continue,
+        };
+        let missing = fields.iter().find(|field| btf.member(structure, field).is_none());
+        if let Some(field) = missing {
+            way.hooks = Err(format!("the kernel's types have no {structure}.{field}"));
+        }
+    }
+}

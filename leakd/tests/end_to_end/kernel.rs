@@ -1,0 +1,194 @@
+//! `leakctl kernel`, against a process that makes the kernel hold so much and
+//! no more.
+
+use crate::support::{
+    invocation::{Leakctl, Outcome, leakctl},
+    process::Process,
+    programs::source_folder,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::process::Command;
+
+/// A process that will make the kernel hold `kept` of `made` things.
+fn holder(kind: &str, made: u64, kept: u64) -> Process {
+    let mut command = Command::new("python3");
+    command.arg(source_folder().join("kernel_memory.py"));
+    command.args([kind, &made.to_string(), &kept.to_string()]);
+    Process::start_ready(command)
+}
+
+/// The report on the kernel while a process of `kind` takes memory, and the
+/// process, which still holds it.
+fn watched(kind: &str, made: u64, kept: u64, arguments: &[&str]) -> (Value, Process) {
+    let mut process = holder(kind, made, kept);
+    let mut all = vec!["kernel", "--for", "1h", "--min-age", "1ms", "--json"];
+    all.extend(arguments);
+    let mut leakctl = Leakctl::start(all);
+    leakctl.wait_attached();
+    process.go();
+    assert_eq!(process.line(), "held");
+    leakctl.signal(Signal::SIGINT);
+    (report(leakctl.outcome()), process)
+}
+
+fn report(outcome: Outcome) -> Value {
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    report["targets"][0].clone()
+}
+
+/// Outstanding blocks that a process holds at call sites whose stack has a
+/// function of this name, by kind of memory.
+fn held(target: &Value, process: &Process, function: &str, kind: &str) -> u64 {
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    list(&target["sites"])
+        .iter()
+        .filter(|site| site["kernel"]["kind"] == kind)
+        .filter(|site| {
+            list(&site["stack"])
+                .iter()
+                .any(|frame| frame["function"].as_str().is_some_and(|name| name.contains(function)))
+        })
+        .flat_map(|site| list(&site["kernel"]["tasks"]))
+        .filter(|task| task["pid"] == process.pid())
+        .map(|task| task["blocks"].as_u64().expect("a number"))
+        .sum()
+}
+
+/// Check that of many event counters those that are held are counted, each once,
+/// with their files, and that nothing was lost.
+#[test]
+fn slab_blocks_are_exact() {
+    let (target, process) = watched("eventfd", 400, 300, &["--only", "slab"]);
+    assert_eq!(held(&target, &process, "eventfd", "kmalloc"), 300);
+    assert_eq!(held(&target, &process, "alloc_empty_file", "cache"), 300);
+    assert_eq!(target["coverage"]["lost"].get("ledger_full"), None);
+    assert_eq!(held(&target, &process, "", "pages"), 0, "only slabs were asked for");
+}
+
+/// Check that pages are counted, and only once.
+#[test]
+fn pages_are_exact() {
+    let (target, process) = watched("pipe", 200, 150, &["--only", "pages"]);
+    assert_eq!(held(&target, &process, "pipe_write", "pages"), 150);
+}
+
+/// Check memory that each CPU has a copy of, and areas of addresses.
+#[test]
+fn percpu_and_vmalloc_are_exact() {
+    let (target, process) = watched("percpu", 40, 30, &["--only", "percpu"]);
+    assert_eq!(held(&target, &process, "array_map_alloc", "percpu"), 30);
+    let (target, process) = watched("vmalloc", 40, 30, &["--only", "vmalloc"]);
+    assert_eq!(held(&target, &process, "array_map_alloc", "vmalloc"), 30);
+}
+
+/// Check that with everything under trace each block is still counted once.
+#[test]
+fn everything_is_counted_once() {
+    let (target, process) = watched("pipe", 200, 150, &[]);
+    assert_eq!(held(&target, &process, "pipe_write", "pages"), 150);
+    let traced = target["kernel"]["traced"].as_array().expect("a list");
+    assert_eq!(traced.len(), 5, "{traced:?}");
+}
+
+/// Check that one cache alone is traced, under any of its names.
+#[test]
+fn one_cache() {
+    let (target, process) = watched("eventfd", 400, 300, &["--cache", "filp"]);
+    assert_eq!(held(&target, &process, "alloc_empty_file", "cache"), 300);
+    for site in target["sites"].as_array().expect("a list") {
+        assert_eq!(site["kernel"]["kind"], "cache", "{site}");
+        assert_eq!(site["kernel"]["cache"], "filp", "{site}");
+    }
+}
+
+/// Check that sizes outside of the bounds are left out.
+#[test]
+fn sizes() {
+    let (target, process) = watched("eventfd", 400, 300, &["--only", "slab", "--max-bytes", "100"]);
+    assert_eq!(held(&target, &process, "eventfd", "kmalloc"), 300);
+    assert_eq!(held(&target, &process, "alloc_empty_file", "cache"), 0);
+}
+
+/// Check that what finds no room is counted as lost.
+#[test]
+fn full_ledger() {
+    let arguments = ["--only", "slab", "--max-blocks", "64"];
+    let (target, _process) = watched("eventfd", 400, 300, &arguments);
+    let lost = target["coverage"]["lost"]["ledger_full"].as_u64();
+    assert!(lost.is_some_and(|lost| lost >= 200), "{}", target["coverage"]);
+}
+
+/// Check that what cannot be is refused in one line that says why.
+#[test]
+fn refusals() {
+    leakctl(["kernel", "--cache", "no_such_cache"]).assert_refused(&["no slab cache"]);
+    leakctl(["kernel", "--cache", "../dentry"]).assert_refused(&["no slab cache"]);
+    leakctl(["kernel", "--min-bytes", "2", "--max-bytes", "1"]).assert_refused(&["no block"]);
+    let close = leakctl(["kernel", "--cache", "dentri"]);
+    close.assert_refused(&["did you mean dentry"]);
+}
+
+/// `leakctl kernel` where `mount` has been done to the machine, for it alone.
+fn in_changed_machine(mount: &str, arguments: &str) -> Leakctl {
+    let script = format!("{mount} && exec \"$0\" kernel {arguments}");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_leakctl")]);
+    command.env("NO_COLOR", "1");
+    Leakctl::start_command(command)
+}
+
+/// Check that without the kernel's types nothing is tried.
+#[test]
+fn without_types() {
+    in_changed_machine("mount -t tmpfs none /sys/kernel/btf", "--for 1s")
+        .outcome()
+        .assert_refused(&["BTF"]);
+}
+
+/// Check that the kernel's memory can be traced without tracefs.
+#[test]
+fn without_tracefs() {
+    let mount = "mount -t tmpfs none /sys/kernel/tracing";
+    let mut leakctl = in_changed_machine(mount, "--for 1h --min-age 1ms --only slab --json");
+    leakctl.wait_attached();
+    let mut process = holder("eventfd", 400, 300);
+    process.go();
+    assert_eq!(process.line(), "held");
+    leakctl.signal(Signal::SIGINT);
+    assert_eq!(held(&report(leakctl.outcome()), &process, "eventfd", "kmalloc"), 300);
+}
+
+/// Check that where the kernel hides its addresses, call sites are told apart
+/// all the same, and a line says why they have no names.
+#[test]
+fn hidden_addresses() {
+    let hidden = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(hidden.path(), "0000000000000000 T _stext\n").expect("our own file");
+    let mount = format!("mount --bind {} /proc/kallsyms", hidden.path().display());
+    let mut process = holder("eventfd", 400, 300);
+    let mut leakctl = in_changed_machine(&mount, "--for 1h --min-age 1ms --only kmalloc --json");
+    leakctl.wait_said("kptr_restrict");
+    process.go();
+    assert_eq!(process.line(), "held");
+    leakctl.signal(Signal::SIGINT);
+    let target = report(leakctl.outcome());
+    let most = target["sites"].as_array().expect("a list").iter().flat_map(|site| {
+        assert!(site["stack"][0]["function"].is_null(), "{site}");
+        site["kernel"]["tasks"].as_array().expect("a list")
+    });
+    let most = most.filter(|task| task["pid"] == process.pid()).map(|task| task["blocks"].as_u64());
+    assert_eq!(most.max().flatten(), Some(300));
+}
+
+/// Check that nothing is left behind by a trace that is killed.
+#[test]
+fn killed() {
+    let mut leakctl = Leakctl::start(["kernel", "--for", "1h", "--only", "slab"]);
+    leakctl.wait_attached();
+    leakctl.signal(Signal::SIGKILL);
+    assert_eq!(leakctl.outcome().status, 128 + 9);
+    let mut again = Leakctl::start(["kernel", "--for", "1s", "--only", "slab", "--json"]);
+    assert!(again.outcome().status < 2);
+}
