@@ -31,4 +31,5 @@ mod thread_time;
 pub mod top;
 pub mod trace;
 pub mod unwind;
+pub mod verdict;
 pub mod watch;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
+use super::allocator::Allocator;
 use super::graph::{Pointers, Reach};
 use super::index::BlockIndex;
 use super::memory::Memory;
-use super::round::{Found, Hot, Round, heaps};
+use super::round::{Found, Hot, Round};
 use super::threads::{Sample, Threads};
 use super::{How, Ledger, Outcome, ScanError, settle};
 use crate::bpf::iterator::TaskIterator;
@@ -71,7 +72,7 @@ pub fn scan(
     let mut blocks = ledger()?;
     blocks.retain(|block| block.birth_ns <= newest);
     let index = BlockIndex::new(blocks);
-    let heaps = heaps(&memory.mappings()?, &index);
+    let allocator = Allocator::new(&memory.mappings()?, &index);
     let mut scan = Scan {
         subject,
         memory,
@@ -82,7 +83,7 @@ pub fn scan(
         sums: HashMap::new(),
         hot: HashSet::new(),
     };
-    let first = scan.round(&index, None, &heaps)?;
+    let first = scan.round(&index, None, &allocator)?;
     let mut classes = first.classify(index.blocks().len());
     scan.how.overflowed = first.overflowed();
     let lost = |class: &Reach| *class < Reach::Possibly;
@@ -100,7 +101,7 @@ pub fn scan(
         let part = candidates.iter().map(|old| index.blocks()[*old as usize]).collect();
         let part = BlockIndex::new(part);
         let known = (&index, classes.as_slice());
-        let found = scan.others(&part, &mut union, known, &heaps, progress)?;
+        let found = scan.others(&part, &mut union, known, &allocator, progress)?;
         for (old, class) in candidates.iter().zip(found) {
             classes[*old as usize] = class;
         }
@@ -124,12 +125,12 @@ impl Scan<'_> {
         index: &BlockIndex,
         union: &mut Pointers,
         known: (&BlockIndex, &[Reach]),
-        heaps: &[std::ops::Range<u64>],
+        allocator: &Allocator,
         progress: &mut dyn FnMut(u32, u64),
     ) -> Result<Vec<Reach>, ScanError> {
         let mut compact = union.len();
         loop {
-            union.append(self.round(index, Some(known), heaps)?);
+            union.append(self.round(index, Some(known), allocator)?);
             if union.len() > 2 * compact + 1024 {
                 union.deduplicate();
                 compact = union.len();
@@ -150,7 +151,7 @@ impl Scan<'_> {
         &mut self,
         index: &BlockIndex,
         known: Option<(&BlockIndex, &[Reach])>,
-        heaps: &[std::ops::Range<u64>],
+        allocator: &Allocator,
     ) -> Result<Pointers, ScanError> {
         let whole = self.how.rounds < WHOLE_ROUNDS || self.how.reading < WHOLE_FOR;
         let hot = Hot { grains: &self.hot, known: &self.sums, grain: self.grain };
@@ -158,7 +159,7 @@ impl Scan<'_> {
             memory: &self.memory,
             index,
             known,
-            heaps,
+            allocator,
             only: (!whole).then_some(hot),
             grain: if whole { self.grain } else { 0 },
             threads: self.subject.threads,

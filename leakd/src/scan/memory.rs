@@ -26,6 +26,8 @@ pub enum Kind {
     Heap,
     /// Memory without a file.
     Anonymous,
+    /// Variables of the C library.
+    CLibrary,
     /// A file, or memory that other processes share.
     Other,
 }
@@ -251,6 +253,7 @@ fn mapping(map: &MemoryMap) -> Option<Mapping> {
         MMapPath::Path(path) if is_device(path) => return None,
         MMapPath::Stack => Kind::Stack,
         MMapPath::Heap => Kind::Heap,
+        MMapPath::Path(path) if is_c_library(path) => Kind::CLibrary,
         MMapPath::Path(_) | MMapPath::Vsys(_) => Kind::Other,
         _ if shared => Kind::Other,
         _ => Kind::Anonymous,
@@ -259,6 +262,12 @@ fn mapping(map: &MemoryMap) -> Option<Mapping> {
     let written = !shared || map.perms.contains(MMPermissions::WRITE);
     let (begin, end) = map.address;
     (written && begin < end).then_some(Mapping { addresses: begin..end, kind, shared })
+}
+
+/// Whether a file is glibc, by its name: `libc.so.6`, `libc-2.31.so`.
+fn is_c_library(path: &std::path::Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("libc.so") || name.starts_with("libc-2.")
 }
 
 /// Memory of a device; to read it may have effects.

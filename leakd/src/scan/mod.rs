@@ -7,6 +7,7 @@
 //! | [`index`] | which block an address lies in |
 //! | [`pass`] | one pass over memory |
 //! | [`graph`] | what the pointers mean |
+//! | [`allocator`] | the allocator's heaps, and its own pointers |
 //! | [`stacks`] | the dead part of stacks |
 //! | [`threads`] | registers |
 //! | [`round`] | one look at registers and memory |
@@ -70,6 +71,7 @@
 //! - A signal stack that is a variable on the same thread's stack is taken for the
 //!   end of it while a handler runs on it.
 
+pub mod allocator;
 pub mod graph;
 pub mod index;
 pub mod live;

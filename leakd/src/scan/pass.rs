@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::allocator::Allocator;
 use super::graph::{Pointers, Reach};
 use super::index::BlockIndex;
 use super::memory::{Memory, PAGE};
@@ -33,9 +34,8 @@ pub struct Look<'a> {
     /// Ranges of words, of at most [`UNIT`] bytes each, in the order in which
     /// they are read.
     pub units: &'a [Range<u64>],
-    /// Where what is no block of the index may be the allocator's all the same,
-    /// by address.
-    pub heaps: &'a [Range<u64>],
+    /// What the allocator has where.
+    pub allocator: &'a Allocator,
     /// Bytes of which sums are taken, a multiple of a page; 0: none.
     pub grain: u64,
     /// Threads to do it with.
@@ -198,6 +198,7 @@ impl Reader<'_> {
             Some(block) if block.address <= here => {
                 self.pass.pointers.block(*next as u32, hit.block, to_start);
             }
+            _ if !to_start && self.is_the_allocators(here, word, hit.block) => {}
             _ => {
                 let (to_start, unknown) = self.as_root(here, to_start);
                 self.pass.pointers.root(hit.block, to_start, unknown);
@@ -216,12 +217,14 @@ impl Reader<'_> {
             Some(Reach::Unknown) => (to_start, true),
             Some(Reach::Possibly) => (false, false),
             Some(_) => (to_start, false),
-            None => {
-                let heaps = self.look.heaps;
-                let behind = heaps.partition_point(|heap| heap.end <= here);
-                (to_start, heaps.get(behind).is_some_and(|heap| heap.contains(&here)))
-            }
+            None => (to_start, self.look.allocator.is_in_heap(here)),
         }
+    }
+
+    /// Whether a pointer is the allocator's own, to a free block behind `block`.
+    fn is_the_allocators(&self, here: u64, word: u64, block: u32) -> bool {
+        let Look { memory, allocator, index, .. } = self.look;
+        allocator.is_its_own(memory, here, word, &index.blocks()[block as usize])
     }
 
     /// Sums that change where a word does, but for one in 2^64. They can be

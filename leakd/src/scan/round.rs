@@ -5,15 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::allocator::Allocator;
 use super::graph::{Pointers, Reach};
 use super::index::BlockIndex;
 use super::memory::{Kind, Mapping, Memory};
 use super::pass::{ADDRESS_MASK, Look, Pass, UNIT, units};
 use super::stacks;
 
-/// Blocks from this size on may have a mapping of their own (glibc's
-/// M_MMAP_THRESHOLD is twice that).
-const LARGE: u64 = 64 << 10;
 /// How often what could not be read is tried again.
 const TRIES: u32 = 3;
 
@@ -26,8 +24,8 @@ pub struct Round<'a> {
     pub index: &'a BlockIndex,
     /// All blocks and their classes, if `index` has not all of them.
     pub known: Option<(&'a BlockIndex, &'a [Reach])>,
-    /// Memory of the allocators.
-    pub heaps: &'a [Range<u64>],
+    /// What the allocator has where.
+    pub allocator: &'a Allocator,
     /// Only these grains, and what is new; `None`: everything.
     pub only: Option<Hot<'a>>,
     /// Bytes of which sums are taken; 0: none.
@@ -97,7 +95,7 @@ impl Round<'_> {
             index: self.index,
             known: self.known,
             units,
-            heaps: self.heaps,
+            allocator: self.allocator,
             grain: self.grain,
             threads: self.threads,
             deadline: self.deadline,
@@ -204,30 +202,9 @@ fn intersection(runs: &[Range<u64>], within: &[Range<u64>]) -> Vec<Range<u64>> {
     common
 }
 
-/// Where memory that is no block of the ledger may be the allocator's all the same:
-/// the heap that brk(2) made, and other memory from the first to the last small
-/// block of each mapping.
-pub fn heaps(mappings: &[Mapping], index: &BlockIndex) -> Vec<Range<u64>> {
-    let is_small = |block: &super::index::Block| block.size < LARGE || block.address % 4096 != 16;
-    let in_heap = |mapping: &Mapping| {
-        let Range { start, end } = mapping.addresses;
-        if mapping.kind == Kind::Heap {
-            return Some(start..end);
-        }
-        let blocks = &index.blocks()[index.first_behind(start)..];
-        let blocks = &blocks[..blocks.partition_point(|block| block.address < end)];
-        let first = blocks.iter().find(|block| is_small(block))?;
-        let last = blocks.iter().rev().find(|block| is_small(block))?;
-        Some(first.address..last.address.saturating_add(last.size))
-    };
-    let owned = |mapping: &&Mapping| matches!(mapping.kind, Kind::Heap | Kind::Anonymous);
-    mappings.iter().filter(owned).filter_map(in_heap).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::index::Block;
 
     /// Check that holes are cut out, at ends, in the middle and over several runs.
     #[test]
@@ -251,26 +228,5 @@ mod tests {
         hot.part_of(&(8..40), &mut runs);
         hot.part_of(&(40..96), &mut runs);
         assert_eq!(runs, [16..48, 64..96]);
-    }
-
-    /// Check that a heap reaches from small block to small block, and that large
-    /// ones with a mapping of their own make none.
-    #[test]
-    fn heaps_are_where_blocks_are() {
-        let block = |address, size| Block { address, size, site: 0, birth_ns: 0, weight: 1 };
-        let index = BlockIndex::new(vec![
-            block(0x11_0010, 16),
-            block(0x30_0100, 32),
-            block(0x30_5000, 16),
-            block(0x40_0010, 1 << 20),
-        ]);
-        let mapping = |addresses, kind| Mapping { addresses, kind, shared: false };
-        let mappings = [
-            mapping(0x10_0000..0x20_0000, Kind::Heap),
-            mapping(0x30_0000..0x38_0000, Kind::Anonymous),
-            mapping(0x40_0000..0x60_0000, Kind::Anonymous),
-            mapping(0x70_0000..0x80_0000, Kind::Other),
-        ];
-        assert_eq!(heaps(&mappings, &index), [0x10_0000..0x20_0000, 0x30_0100..0x30_5010]);
     }
 }

@@ -31,7 +31,7 @@ pub fn dead_part(memory: &Memory, mappings: &[Mapping], pointer: u64) -> Option<
             let end = mapping.addresses.end.min(pointer.saturating_add(FARTHEST));
             lower_bound(memory, pointer, end)?.max(mapping.addresses.start)
         }
-        Kind::Heap | Kind::Other => return None,
+        Kind::Heap | Kind::CLibrary | Kind::Other => return None,
     };
     let end = pointer.saturating_sub(RED_ZONE) & !7;
     (begin < end).then_some(begin..end)

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::allocator::Allocator;
 use super::index::BlockIndex;
 use super::memory::Memory;
-use super::round::{Round, heaps};
+use super::round::Round;
 use super::threads::stop;
 use super::{How, Ledger, Outcome, ScanError, settle};
 
@@ -24,12 +25,12 @@ pub fn scan(
     let look = |stopped: &[stop::Thread]| -> Result<_, ScanError> {
         let blocks = ledger()?;
         let index = BlockIndex::new(blocks.clone());
-        let heaps = heaps(&memory.mappings()?, &index);
+        let allocator = Allocator::new(&memory.mappings()?, &index);
         let round = Round {
             memory: &memory,
             index: &index,
             known: None,
-            heaps: &heaps,
+            allocator: &allocator,
             only: None,
             grain: 0,
             threads,

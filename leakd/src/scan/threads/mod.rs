@@ -198,3 +198,53 @@ fn place(pid: u32, id: u32) -> Place {
         _ => Place::Running,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn shell(script: &str) -> Child {
+        Command::new("sh").args(["-c", script]).spawn().expect("a shell")
+    }
+
+    /// Check that where there is no iterator, registers of a process that sleeps and
+    /// of one that runs are read by stops, again and again, and that both run on.
+    #[test]
+    fn without_an_iterator() {
+        let mut child = shell("while :; do :; done");
+        let clock =
+            || nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(child.id() as i32));
+        let mut threads = Threads::new(child.id(), None);
+        for _ in 0..20 {
+            let sample = threads.sample().expect("it can be stopped");
+            assert_eq!(sample.stack_pointers.len(), 1);
+            assert!(sample.words.len() > 100, "vector registers, too");
+        }
+        assert!(threads.stopped() && threads.unread() == 0);
+        assert!(!threads.all_sleep().unwrap());
+        let time = || Duration::from(nix::time::clock_gettime(clock().unwrap()).unwrap());
+        let before = time();
+        while time() < before + Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(Threads::new(child.id(), None).sample().is_err());
+
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let mut threads = Threads::new(child.id(), None);
+        // In clock_nanosleep(2), and not on its way there.
+        let call = format!("/proc/{}/syscall", child.id());
+        while !std::fs::read_to_string(&call).unwrap().starts_with("230 ") {
+            std::thread::yield_now();
+        }
+        let sample = threads.sample().unwrap();
+        let Place::At(pointer, _) = place(child.id(), child.id()) else { panic!("it sleeps") };
+        assert_eq!(sample.stack_pointers, [pointer]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

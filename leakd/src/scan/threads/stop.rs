@@ -153,7 +153,8 @@ impl Held {
                     return Err(StopError::WouldNot(self.pid.as_raw().cast_unsigned()));
                 }
                 Ok(WaitStatus::StillAlive) if begin.elapsed() < Duration::from_millis(1) => {
-                    std::hint::spin_loop();
+                    // It may need this very processor to get to its stop.
+                    std::thread::yield_now();
                 }
                 Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(50)),
                 Ok(WaitStatus::Stopped(_, signal)) => {

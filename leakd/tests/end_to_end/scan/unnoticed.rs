@@ -12,6 +12,13 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::Command;
 
+/// A program that will make so many blocks of so many bytes.
+fn large(blocks: u64, size: u64) -> Process {
+    let mut command = Command::new(program("large"));
+    command.args([blocks.to_string(), (blocks * size).to_string()]);
+    Process::start_ready(command)
+}
+
 /// Ends the program that notices everything; gives what it noticed.
 fn noticed(process: &mut Process) -> Value {
     process.close_stdin();
@@ -80,9 +87,7 @@ fn a_stop_loses_no_signal() {
 /// killed or interrupted at any moment of a scan, stopping or not.
 #[test]
 fn killed_at_any_moment() {
-    let mut command = Command::new(program("large"));
-    command.args(["100000", "100000000"]);
-    let mut process = Process::start_ready(command);
+    let mut process = large(scaled(100_000, 2_000), 1000);
     let pid = process.pid();
     let mut made = false;
     for (step, signal) in [
@@ -123,9 +128,7 @@ fn killed_at_any_moment() {
 /// word about it.
 #[test]
 fn a_pause_has_its_limit() {
-    let mut command = Command::new(program("large"));
-    command.args(["100000", "200000000"]);
-    let mut process = Process::start_ready(command);
+    let mut process = large(scaled(100_000, 2_000), 2000);
     let outcome = scan(&mut process, &["--stop", "--max-pause", "1ms"]);
     assert_eq!(outcome.status, 2, "{outcome:?}");
     assert!(outcome.stderr.contains("--max-pause"), "{outcome:?}");
@@ -138,9 +141,7 @@ fn a_pause_has_its_limit() {
 #[test]
 fn a_large_heap() {
     let blocks_made = scaled(300_000, 10_000);
-    let mut command = Command::new(program("large"));
-    command.args([blocks_made.to_string(), (blocks_made * 200).to_string()]);
-    let mut process = Process::start_ready(command);
+    let mut process = large(blocks_made, 200);
     let document = document(&scan(&mut process, &[]), 1);
     let total = &document["total"];
     let lost = blocks(total, "definitely_lost") + blocks(total, "possibly_lost");
