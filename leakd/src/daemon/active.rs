@@ -23,8 +23,7 @@ struct Reading {
     cpu: Duration,
 }
 
-/// A control period that is shorter, since a trace has just begun, becomes part
-/// of the next.
+/// A control period that is shorter, since a trace has just begun, tells nothing.
 const SHORTEST: Duration = Duration::from_millis(300);
 
 /// Blocks that are kept from one window to the next: each end of one reads all.
@@ -107,11 +106,9 @@ impl Active {
     /// The beginning of the first control period, and the end of each: measures.
     pub fn measure(&mut self, counters: TargetCounters, cpu: Duration) {
         let reading = Reading { at: Instant::now(), counters, cpu };
-        if self.before.is_some_and(|before| reading.at - before.at < SHORTEST) {
-            self.load = None;
-            return;
-        }
-        self.load = self.before.replace(reading).map(|before| {
+        let before = self.before.replace(reading);
+        let before = before.filter(|before| reading.at - before.at >= SHORTEST);
+        self.load = before.map(|before| {
             let seconds = reading.at.duration_since(before.at).as_secs_f64();
             let cpu_ns = cpu.saturating_sub(before.cpu).as_nanos() as u64;
             Load::between(&before.counters, &counters, seconds, cpu_ns)

@@ -174,6 +174,10 @@ impl Core {
         subject.touched = Instant::now();
         let comm = subject.identity.comm.clone();
         self.measure(key);
+        // Of others, a control period is under way.
+        if self.active() == 1 {
+            self.time_programs();
+        }
         self.announce(key, EventKind::TraceBegan, format!("tracing {comm} (pid {pid})"));
         Ok(key)
     }
