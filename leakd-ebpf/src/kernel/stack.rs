@@ -45,36 +45,60 @@ pub struct Walked {
     pub hash: u64,
 }
 
+/// Frames that are walked at first: each takes the kernel some 40 ns. Most
+/// stacks are no deeper, or come to an interrupt's entry within these, and what
+/// it interrupted need not be walked.
+const FIRST: usize = 24;
+
 /// Walks the stack that led to a program.
 #[inline(always)]
 pub fn walk(context: *mut c_void, walker: u32, seed: u64) -> Option<Walked> {
     let stack = STACKS.get_ptr_mut(walker)?;
-    // SAFETY: the helper writes at most the bytes given.
-    let bytes = unsafe {
-        helper::bpf_get_stack(
-            context,
-            (&raw mut (*stack).frames).cast::<c_void>(),
-            (KERNEL_FRAMES * 8) as u32,
-            0,
-        )
-    };
-    if bytes <= 0 {
-        count(Counter::StacksIncomplete);
+    let walked = read_frames::<FIRST>(context, stack);
+    let (hash, depth, flags) = hash_frames::<0, FIRST>(stack, walked, seed);
+    if depth < FIRST || flags != 0 {
+        if depth == 0 {
+            count(Counter::StacksIncomplete);
+        }
+        return Some(Walked { stack, depth: depth as u32, flags, hash });
     }
-    let walked = if bytes <= 0 { 0 } else { bytes as usize / 8 };
+    let walked = read_frames::<KERNEL_FRAMES>(context, stack);
+    let (hash, depth, flags) = hash_frames::<FIRST, KERNEL_FRAMES>(stack, walked, hash);
+    Some(Walked { stack, depth: depth as u32, flags, hash })
+}
+
+/// Has the kernel walk so many frames at most; gives how many it found.
+#[inline(always)]
+fn read_frames<const MOST: usize>(context: *mut c_void, stack: *mut Stack) -> usize {
+    // SAFETY: the helper writes at most the bytes given, which are no more than
+    // the stack has.
+    let bytes = unsafe {
+        let frames = (&raw mut (*stack).frames).cast::<c_void>();
+        helper::bpf_get_stack(context, frames, (MOST * 8) as u32, 0)
+    };
+    if bytes <= 0 { 0 } else { bytes as usize / 8 }
+}
+
+/// Adds frames to a hash, from one up to another, of those that were found; ends
+/// behind the entry of an interrupt. Gives hash, depth and flags.
+#[inline(always)]
+fn hash_frames<const FROM: usize, const TO: usize>(
+    stack: *const Stack,
+    walked: usize,
+    mut hash: u64,
+) -> (u64, usize, u32) {
     let (interrupt, interrupt_bytes) = (INTERRUPT_BEGIN.load(), INTERRUPT_BYTES.load());
     let (soft, soft_bytes) = (SOFT_INTERRUPT_BEGIN.load(), SOFT_INTERRUPT_BYTES.load());
-    let (mut depth, mut flags, mut hash) = (0, 0, seed);
-    while depth < KERNEL_FRAMES && depth < walked {
+    let mut depth = FROM;
+    while depth < TO && depth < walked {
         // SAFETY: below KERNEL_FRAMES.
         let frame = unsafe { *(&raw const (*stack).frames).cast::<u64>().add(depth) };
         hash = mix(hash, frame);
         depth += 1;
         if frame.wrapping_sub(interrupt) < interrupt_bytes || frame.wrapping_sub(soft) < soft_bytes
         {
-            flags = FLAG_INTERRUPT;
-            break;
+            return (hash, depth, FLAG_INTERRUPT);
         }
     }
-    Some(Walked { stack, depth: depth as u32, flags, hash })
+    (hash, depth, 0)
 }

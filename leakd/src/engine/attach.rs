@@ -11,6 +11,10 @@ use super::{Engine, EngineError, sampling, system};
 use crate::bpf::link;
 use crate::process::{ProcessHandle, mappings, runs_under_valgrind};
 
+/// Blocks of the canary that there is room for: it holds some tens at once, and
+/// the buckets of a large table take time to make and to give back.
+const CANARY_BLOCKS: u32 = 1 << 12;
+
 /// Which blocks are recorded.
 #[derive(Clone, Copy, Debug)]
 struct Sampling {
@@ -59,8 +63,8 @@ impl Engine {
         if runs_under_valgrind(&mapped) {
             return Err(EngineError::Valgrind(pid));
         }
-        let maps =
-            self.ledger.open(pid, self.settings.quota).map_err(system("tables for the target"))?;
+        let quota = if with_custom { self.settings.quota } else { CANARY_BLOCKS };
+        let maps = self.ledger.open(pid, quota).map_err(system("tables for the target"))?;
         let slot = maps.slot;
         let info = process.info().clone();
         let now = Instant::now();

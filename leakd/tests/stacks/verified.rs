@@ -9,6 +9,10 @@ use std::path::Path;
 use leakd::bpf::features::{ProbeMethod, UprobePrograms, load_object};
 use leakd::bpf::program::{ProgramLoader, UprobeAttach};
 use leakd::bpf::program_info;
+use leakd::btf::Btf;
+use leakd::kernel;
+use leakd::kernel::object::KernelObject;
+use leakd::kernel::symbols::Symbols;
 
 /// By release family, by program.
 type Record = BTreeMap<String, BTreeMap<String, u32>>;
@@ -60,7 +64,19 @@ fn counts() -> BTreeMap<String, u32> {
         let program = object.tracepoint(name).unwrap_or_else(|error| panic!("{error}"));
         counts.insert(name.to_owned(), count(program));
     }
+    counts.extend(kernel_counts());
     counts
+}
+
+/// The programs of the other object, for the kernel's memory.
+fn kernel_counts() -> BTreeMap<String, u32> {
+    let btf = Btf::of_kernel().expect("the kernel's types");
+    let symbols = Symbols::read().expect("the kernel's symbols");
+    let settings = kernel::Settings { quota: 1024, ..kernel::Settings::default() };
+    let object = KernelObject::load(&settings, &btf, &symbols);
+    let counts = object.and_then(|mut object| object.load_all(&symbols));
+    let counts = counts.unwrap_or_else(|error| panic!("{error}"));
+    counts.into_iter().map(|(name, count)| (format!("kernel/{name}"), count)).collect()
 }
 
 /// Check that no program takes more than 20 % more instructions than on record
