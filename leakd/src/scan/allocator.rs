@@ -147,8 +147,8 @@ mod tests {
             // Three in a row: holes that others have left are filled first.
             let mut fill = Vec::new();
             let [first, freed, last] = loop {
-                let three = [SIZE + 8, SIZE, SIZE].map(|size| libc::malloc(size) as u64);
-                if three[1] - HEADER == three[0] + SIZE as u64 && three[2] > three[1] {
+                let three = [SIZE + 16, SIZE, SIZE].map(|size| libc::malloc(size) as u64);
+                if three[1] - HEADER == three[0] + SIZE as u64 + 8 && three[2] > three[1] {
                     break three;
                 }
                 fill.extend(three);
@@ -157,7 +157,7 @@ mod tests {
             let header = freed - HEADER;
             libc::free(freed as *mut _);
             let memory = Memory::open(std::process::id()).unwrap();
-            let index = BlockIndex::new(vec![block(first, SIZE as u64 + 8)]);
+            let index = BlockIndex::new(vec![block(first, SIZE as u64 + 16)]);
             let allocator = Allocator::new(&memory.mappings().unwrap(), &index);
             let one = index.blocks()[0];
             // The ring's own words tell who leads here.
