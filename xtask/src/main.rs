@@ -60,6 +60,10 @@ enum Command {
         /// For how long each kernel may take
         #[arg(long, value_name = "SECONDS", default_value_t = VM_LIMIT.as_secs())]
         timeout: u64,
+        /// Builds the kernel module of the tests for the command, which finds it
+        /// by the variable LEAKD_TEST_MODULE
+        #[arg(long)]
+        module: bool,
         /// A command with its arguments, or a script in one word; none: the tests
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
@@ -88,8 +92,8 @@ fn main() -> ExitCode {
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
         Command::Bench { arguments } => command::bench::run(&arguments),
-        Command::Vm { kernels, timeout, command } => {
-            return finish(vm::run(&kernels, &command, Duration::from_secs(timeout)));
+        Command::Vm { kernels, timeout, module, command } => {
+            return finish(vm::run(&kernels, &command, Duration::from_secs(timeout), module));
         }
         Command::Generate => command::generate::run(),
         Command::Package { debug } => command::package::run(!debug),

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use leakd_common::{
     block::Block,
-    target::{Counter, DEFAULT_BLOCKS, TARGETS as MAX_TARGETS, TargetConfig, TargetCounters},
+    target::{Counter, TARGETS as MAX_TARGETS, TargetConfig, TargetCounters},
 };
 pub use sampling::weight;
 pub use sites::Sites;
@@ -35,7 +35,10 @@ pub static TARGETS: Array<TargetConfig, MAX_TARGETS> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<TargetCounters, MAX_TARGETS> = PerCpuArray::new();
 
-type BlockMap = HashMap<u64, Block, { DEFAULT_BLOCKS as usize }, NO_PREALLOC>;
+/// What the kernel asks of the maps that stand in `BLOCKS`. It does not ask that
+/// they be as large, and this one is made, too: of a large one it would take the
+/// buckets, tens of MiB, for nothing.
+type BlockMap = HashMap<u64, Block, 1, NO_PREALLOC>;
 
 /// The outstanding blocks of each slot, by address. An inner map for each
 /// target gives each its own quota, teardown and snapshot.

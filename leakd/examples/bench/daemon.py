@@ -348,13 +348,15 @@ PARTS = {"watch": watch, "find": find, "outstanding": outstanding, "nginx": ngin
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + "; all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=15, help="of wrk, each time")
     parser.add_argument("--requests", type=int, default=600_000, help="of redis, each time")
     parser.add_argument("--patience", type=int, default=600, help="for the planted leak")
     arguments = parser.parse_args()
-    for part in arguments.parts:
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
+    for part in arguments.parts or PARTS:
         machine = Machine()
         try:
             PARTS[part](machine, arguments)
@@ -362,4 +364,5 @@ def main():
             machine.end()
 
 
-main()
+if __name__ == "__main__":
+    main()

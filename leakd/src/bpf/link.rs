@@ -48,6 +48,40 @@ pub enum Link {
     Perf(Vec<(OwnedFd, OwnedFd)>),
 }
 
+/// Links that are closed at a time.
+const CLOSED_AT_ONCE: usize = 16;
+
+/// Takes out the probes of all links, side by side: for each, the kernel waits
+/// until nobody runs its program any more, some 40 ms, and it waits for all
+/// that come meanwhile at once.
+pub fn close_all(links: impl IntoIterator<Item = Link>) {
+    let mut parts: Vec<Link> = Vec::new();
+    for link in links {
+        match link {
+            Link::Multi(_) => parts.push(link),
+            Link::Perf(pairs) => {
+                parts.extend(pairs.into_iter().map(|pair| Link::Perf(vec![pair])));
+            }
+        }
+    }
+    side_by_side(parts);
+}
+
+/// Drops things on threads of their own, as far as there can be any.
+pub(super) fn side_by_side<T: Send>(mut things: Vec<T>) {
+    while !things.is_empty() {
+        let rest = things.split_off(things.len().min(CLOSED_AT_ONCE));
+        let now = std::mem::replace(&mut things, rest);
+        std::thread::scope(|scope| {
+            for thing in now {
+                // Where no thread can be had, the closure is dropped here, and
+                // what it holds with it.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(thing));
+            }
+        });
+    }
+}
+
 /// Attaches a program to places in `file`, for one process (all its threads).
 /// `at_return`: at the return of the functions instead of at the places.
 pub fn attach(

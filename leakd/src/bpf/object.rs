@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
 use aya::programs::TracePoint;
+use aya::programs::trace_point::TracePointLink;
 use aya::{Ebpf, EbpfLoader};
 
 use super::diagnostics::{self, Diagnostics};
+use super::link;
 
 /// The BPF object that the build script made.
 pub static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakd.bpf.o"));
@@ -43,6 +45,8 @@ pub enum ObjectError {
 #[derive(Debug)]
 pub struct BpfObject {
     ebpf: Ebpf,
+    /// What holds the tracepoint programs at their tracepoints.
+    links: Vec<TracePointLink>,
     /// None where the log lets nothing of it through.
     diagnostics: Option<Diagnostics>,
 }
@@ -59,7 +63,7 @@ impl BpfObject {
             .override_global(aya_log::LEVEL, &level, true)
             .load(BYTES)?;
         let diagnostics = if level > 0 { Some(Diagnostics::take(&mut ebpf)?) } else { None };
-        Ok(Self { ebpf, diagnostics })
+        Ok(Self { ebpf, links: Vec::new(), diagnostics })
     }
 
     /// Passes on what the programs said since the last time, to `tracing`.
@@ -85,8 +89,15 @@ impl BpfObject {
             .try_into()
             .map_err(failed)?;
         program.load().map_err(failed)?;
-        program.attach(category, name).map_err(failed)?;
+        let link = program.attach(category, name).map_err(failed)?;
+        self.links.push(program.take_link(link).map_err(failed)?);
         Ok(())
+    }
+
+    /// Takes the programs from their tracepoints, side by side: the kernel waits
+    /// for each.
+    pub fn detach_tracepoints(&mut self) {
+        link::side_by_side(std::mem::take(&mut self.links));
     }
 
     /// The descriptor of a tracepoint program that is loaded.

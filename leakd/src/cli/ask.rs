@@ -12,7 +12,8 @@ use super::show::{Form, show_report, status_of};
 use super::status as exit;
 use crate::client::{Client, ClientError};
 use crate::protocol::{
-    Answer, Ask, Event, EventKind, MOST_SITES, ProcessView, Stage, Status, Verdict, Which,
+    Answer, Ask, Event, EventKind, KernelMemoryView, MOST_SITES, ProcessView, Stage, Status,
+    Verdict, Which,
 };
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
@@ -91,6 +92,7 @@ fn render_status(status: &Status) -> String {
     if watch.left_out > 0 {
         lines.push(format!("          {} processes left out", count(watch.left_out)));
     }
+    kernel_memory(&status.kernel_memory, &mut lines);
     match &tracing.error {
         Some(error) => lines.push(format!("tracing   NOT POSSIBLE: {}", safe(error))),
         None => lines.push(format!(
@@ -130,6 +132,39 @@ fn render_status(status: &Status) -> String {
         lines.push(format!("          BUSY: these figures are {} old", time(status.age_ms)));
     }
     wrapped(&lines)
+}
+
+/// The kernel's own memory, and what of it grows.
+fn kernel_memory(kernel: &KernelMemoryView, lines: &mut Vec<String>) {
+    let known = [
+        ("slab", kernel.slab_unreclaimable_bytes),
+        ("reclaimable", kernel.reclaimable_bytes),
+        ("vmalloc", kernel.vmalloc_bytes),
+        ("per CPU", kernel.per_cpu_bytes),
+        ("page tables", kernel.page_table_bytes),
+        ("stacks", kernel.stack_bytes),
+    ];
+    let known =
+        known.iter().filter_map(|(name, taken)| Some(format!("{} {name}", bytes((*taken)?))));
+    let known: Vec<_> = known.collect();
+    if !known.is_empty() {
+        lines.push(format!("kernel    {}", known.join(", ")));
+    }
+    for one in &kernel.growing {
+        lines.push(format!(
+            "          {} GROWS by {}{}",
+            safe_within(&one.name, 40),
+            rate_bytes(one.growth.bytes_per_second),
+            if one.reclaimable { ", but is taken back when memory is short" } else { "" }
+        ));
+    }
+    if let Some(error) = &kernel.caches_error {
+        lines.push(format!("          no slab caches: {}", safe(error)));
+    }
+    if kernel.caches_left_out > 0 {
+        let left_out = count(kernel.caches_left_out as u64);
+        lines.push(format!("          {left_out} slab caches left out"));
+    }
 }
 
 /// Lines of at most 80 columns; what goes on is indented.

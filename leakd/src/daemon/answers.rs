@@ -69,6 +69,7 @@ impl Core {
         let pass = watch.last();
         let own = watch.process(std::process::id());
         let resident_bytes = own.map_or(0, |own| own.figures.resident_bytes);
+        let kernel_memory = super::view::kernel_memory(watch.kernel());
         drop(watch);
         let (error, method, canary) = match &self.tracing {
             Tracing::Available { canary, method } => (None, Some(*method), Some(*canary)),
@@ -107,6 +108,7 @@ impl Core {
                 pass_us: pass.cpu.as_micros() as u64,
                 left_out: pass.left_out,
             },
+            kernel_memory,
             tracing: TracingView {
                 available: error.is_none(),
                 error,

@@ -7,9 +7,11 @@ use super::answers::stage;
 use super::core::Core;
 use super::decide::{is_allowed, verdict_of};
 use super::subject::{Key, Subject};
-use crate::protocol::{Growth, ProcessView, TraceView, Verdict};
+use crate::protocol::{Growth, KernelGrowth, KernelMemoryView, ProcessView, TraceView, Verdict};
 use crate::watch::Watched;
-use crate::watch::growth::Trend;
+use crate::watch::growth::{Judgement, Trend};
+use crate::watch::kernel::KernelWatch;
+use crate::watch::kernel::meminfo::Total;
 use crate::watch::read::{self, Identity};
 
 /// Allocations that were lost, whatever the cause.
@@ -112,13 +114,39 @@ fn figures(view: &mut ProcessView, process: &Watched) {
     view.threads = figures.threads;
     view.heap_bytes = process.detail.and_then(|detail| detail.heap_bytes);
     view.proportional_bytes = process.detail.and_then(|detail| detail.proportional_bytes);
-    let judgement = &process.judgement;
-    view.growth = Growth {
+    view.growth = growth(&process.judgement);
+    if view.verdict == Verdict::Undetermined {
+        view.verdict = verdict_of(process.judgement.trend);
+    }
+}
+
+fn growth(judgement: &Judgement) -> Growth {
+    Growth {
         bytes_per_second: judgement.slope,
         span_ms: (judgement.span * 1000.0) as u64,
         z: judgement.z,
-    };
-    if view.verdict == Verdict::Undetermined {
-        view.verdict = verdict_of(judgement.trend);
+    }
+}
+
+/// The kernel's own memory.
+pub(super) fn kernel_memory(watch: &KernelWatch) -> KernelMemoryView {
+    let growing = watch.growing().into_iter().map(|one| KernelGrowth {
+        kind: if one.is_cache { "cache" } else { "total" }.to_owned(),
+        reclaimable: one.is_reclaimable,
+        bytes: one.bytes,
+        growth: growth(&one.judgement),
+        name: one.name,
+    });
+    KernelMemoryView {
+        slab_unreclaimable_bytes: watch.total(Total::SlabUnreclaimable),
+        reclaimable_bytes: watch.total(Total::Reclaimable),
+        per_cpu_bytes: watch.total(Total::PerCpu),
+        vmalloc_bytes: watch.total(Total::Vmalloc),
+        page_table_bytes: watch.total(Total::PageTables),
+        stack_bytes: watch.total(Total::Stacks),
+        caches: watch.caches(),
+        caches_left_out: watch.left_out(),
+        caches_error: watch.caches_error().map(str::to_owned),
+        growing: growing.collect(),
     }
 }

@@ -8,7 +8,12 @@ use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
 use super::window::Windows;
 use super::{Engine, EngineError, sampling, system};
+use crate::bpf::link;
 use crate::process::{ProcessHandle, mappings, runs_under_valgrind};
+
+/// Blocks of the canary that there is room for: it holds some tens at once, and
+/// the buckets of a large table take time to make and to give back.
+const CANARY_BLOCKS: u32 = 1 << 12;
 
 /// Which blocks are recorded.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +63,8 @@ impl Engine {
         if runs_under_valgrind(&mapped) {
             return Err(EngineError::Valgrind(pid));
         }
-        let maps =
-            self.ledger.open(pid, self.settings.quota).map_err(system("tables for the target"))?;
+        let quota = if with_custom { self.settings.quota } else { CANARY_BLOCKS };
+        let maps = self.ledger.open(pid, quota).map_err(system("tables for the target"))?;
         let slot = maps.slot;
         let info = process.info().clone();
         let now = Instant::now();
@@ -134,10 +139,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the probes out of all targets, and keeps what was learned.
+    /// Takes the probes out of all targets, side by side, and keeps what was
+    /// learned.
     pub fn stop_probes(&mut self) {
+        let targets = self.targets.values_mut();
+        link::close_all(targets.flat_map(|target| target.probes.take_links()));
         for target in self.targets.values_mut() {
-            target.probes.detach();
             target.windows.close();
             target.stopped_at.get_or_insert_with(Instant::now);
         }

@@ -263,3 +263,10 @@ impl Engine {
         Ok(maps.max(outstanding * BLOCK_BYTES) + self.rings.bytes() + self.stacks.bytes())
     }
 }
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop_probes();
+        self.object.detach_tracepoints();
+    }
+}

@@ -133,9 +133,15 @@ impl Probes {
         Ok(true)
     }
 
-    /// Takes all probes out, those that allocate first.
+    /// Takes all probes out. What is recorded from now on may lack its end: the
+    /// ledger was read before, or is not to be trusted that far.
     pub fn detach(&mut self) {
-        while self.links.pop().is_some() {}
+        link::close_all(self.links.drain(..));
+    }
+
+    /// The links, to be closed together with those of others.
+    pub(super) fn take_links(&mut self) -> Vec<Link> {
+        std::mem::take(&mut self.links)
     }
 }
 

@@ -17,7 +17,10 @@ pub use process::{
     Evidence, EvidenceSite, GovernorStep, Growth, Point, ProcessView, Stage, TraceView,
 };
 pub use request::{Ask, Change, Request, RequestError, Sort, Which};
-pub use status::{ConfigView, GovernorView, OwnView, Status, TracingView, WatchView};
+pub use status::{
+    ConfigView, GovernorView, KernelGrowth, KernelMemoryView, OwnView, Status, TracingView,
+    WatchView,
+};
 pub use verdict::{Event, EventKind, Verdict};
 
 /// The version of the protocol: `v` of each request and answer.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Growth;
+
 /// The answer to `status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -26,6 +28,9 @@ pub struct Status {
     pub own: OwnView,
     /// The watch.
     pub watch: WatchView,
+    /// The kernel's own memory. A daemon that is older than this says nothing.
+    #[serde(default)]
+    pub kernel_memory: KernelMemoryView,
     /// Tracing.
     pub tracing: TracingView,
     /// The governor.
@@ -64,6 +69,53 @@ pub struct WatchView {
     pub pass_us: u64,
     /// Processes that there was no room to watch.
     pub left_out: u64,
+}
+
+/// The kernel's own memory; `None`: this kernel does not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelMemoryView {
+    /// Slab that is not taken back when memory is short (`SUnreclaim`), in bytes.
+    pub slab_unreclaimable_bytes: Option<u64>,
+    /// What is taken back then (`KReclaimable`), in bytes.
+    pub reclaimable_bytes: Option<u64>,
+    /// Memory that each CPU has a part of (`Percpu`), in bytes.
+    pub per_cpu_bytes: Option<u64>,
+    /// Mapped by vmalloc (`VmallocUsed`), in bytes.
+    pub vmalloc_bytes: Option<u64>,
+    /// Page tables of processes (`PageTables`), in bytes.
+    pub page_table_bytes: Option<u64>,
+    /// Stacks of tasks (`KernelStack`), in bytes.
+    pub stack_bytes: Option<u64>,
+    /// Slab caches that are watched: those of 256 KiB and more.
+    pub caches: usize,
+    /// Caches that there was no room to watch.
+    pub caches_left_out: usize,
+    /// Why no caches are watched.
+    pub caches_error: Option<String>,
+    /// What grows steadily, the fastest first.
+    pub growing: Vec<KernelGrowth>,
+}
+
+impl KernelMemoryView {
+    /// What grows and is not taken back when memory is short.
+    pub fn suspects(&self) -> impl Iterator<Item = &KernelGrowth> {
+        self.growing.iter().filter(|one| !one.reclaimable)
+    }
+}
+
+/// A part of the kernel's memory that grows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelGrowth {
+    /// A slab cache, or a total of /proc/meminfo.
+    pub name: String,
+    /// Which of both: `cache` or `total`.
+    pub kind: String,
+    /// Whether it is taken back when memory is short: growth alone is no leak.
+    pub reclaimable: bool,
+    /// What it takes, in bytes.
+    pub bytes: u64,
+    /// How it grows.
+    pub growth: Growth,
 }
 
 /// Tracing.

@@ -68,8 +68,10 @@ fn the_page_names_every_field() {
         governor: Some(GovernorStep::default()),
         ..Event::default()
     };
+    let growing = vec![KernelGrowth::default()];
+    let kernel_memory = KernelMemoryView { growing, ..KernelMemoryView::default() };
     let answers = [
-        Answer::Status(Status::default()),
+        Answer::Status(Status { kernel_memory, ..Status::default() }),
         Answer::Targets(Targets { processes: vec![process], omitted: 0 }),
         Answer::Watching(Welcome::default()),
         Answer::Event { event },

@@ -6,6 +6,7 @@
 //! | [`cgroup`] | control group, systemd unit, container |
 //! | [`history`] | a bounded memory of a series |
 //! | [`growth`] | noise from trend |
+//! | [`kernel`] | the kernel's own memory: totals and slab caches |
 //!
 //! A process is told by its pid and its start time. `/proc/PID/status` stays
 //! open between two looks: a read of it fails once the process is gone, even
@@ -14,6 +15,7 @@
 pub mod cgroup;
 pub mod growth;
 pub mod history;
+pub mod kernel;
 pub mod read;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +27,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use growth::{Judge, Judgement};
 use history::History;
+use kernel::KernelWatch;
 use read::{Detail, Figures, Identity, Reader, StatusFile};
 
 /// Looks after which name, program and control group are read again, and pids
@@ -83,6 +86,7 @@ pub struct Watch {
     last: Pass,
     /// Status files that may be kept open.
     descriptors: usize,
+    kernel: KernelWatch,
 }
 
 impl Watch {
@@ -100,6 +104,7 @@ impl Watch {
             detailed: HashSet::new(),
             last: Pass::default(),
             descriptors,
+            kernel: KernelWatch::new(judge.least_slope),
         }
     }
 
@@ -107,6 +112,7 @@ impl Watch {
     pub fn configure(&mut self, judge: Judge, most: usize) {
         self.judge = judge;
         self.most = most;
+        self.kernel.configure(judge.least_slope);
     }
 
     /// The processes.
@@ -117,6 +123,11 @@ impl Watch {
     /// One process.
     pub fn process(&self, pid: u32) -> Option<&Watched> {
         self.processes.get(&pid)
+    }
+
+    /// The kernel's own memory.
+    pub fn kernel(&self) -> &KernelWatch {
+        &self.kernel
     }
 
     /// The last look.
@@ -134,15 +145,20 @@ impl Watch {
         self.detailed = pids;
     }
 
-    /// Looks at all processes.
+    /// Looks at all processes, and at the kernel.
     ///
     /// # Errors
     /// If /proc cannot be listed. What vanishes between two reads has ended.
     pub fn look(&mut self) -> io::Result<Pass> {
-        self.look_when(self.now(), read::since_boot())
+        let began = thread_time();
+        self.kernel.look(self.now());
+        let of_kernel = thread_time().saturating_sub(began);
+        self.look_when(self.now(), read::since_boot())?;
+        self.last.cpu += of_kernel;
+        Ok(self.last)
     }
 
-    /// The same; `now` in seconds on the clock of the histories, `boot` since
+    /// Looks at the processes; `now` in seconds on the clock of the histories, `boot` since
     /// the machine's start.
     fn look_when(&mut self, now: f64, boot: Duration) -> io::Result<Pass> {
         let began = thread_time();

@@ -1,4 +1,5 @@
-//! Kernels out of Debian's archives, kept in a cache: unpacked, not installed.
+//! Kernels and what modules of theirs are built with, out of Debian's archives,
+//! kept in a cache: unpacked, not installed.
 //!
 //! apt does it, with lists of its own: nothing of the machine's changes. It
 //! checks the lists by Debian's signatures and the packages by the lists.
@@ -10,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::headers;
 use super::kernel::{self, Kernel, SUITES};
 use crate::process::{self, say};
 
@@ -41,16 +43,26 @@ pub fn cache() -> Result<PathBuf> {
     Ok(cache.join("leakd/vm"))
 }
 
-/// The kernel, downloaded if the cache does not have it.
-pub fn ensure(kernel: Kernel) -> Result<Image> {
+/// The kernel, downloaded if the cache does not have it, and if `headers` what
+/// modules for it are built with.
+pub fn ensure(kernel: Kernel, headers: bool) -> Result<Image> {
     let cache = cache()?;
-    if let Some(image) = cached(&cache, kernel) {
+    let whole = |image: &Image| !headers || headers::of(&cache, &image.release).is_some();
+    if let Some(image) = cached(&cache, kernel).filter(whole) {
         return Ok(image);
     }
+    // Debian keeps the headers of the newest only, so that is what we take.
     let archive = Archive::open(&cache)?;
     let release = archive.newest(kernel)?;
-    say!("kernel {}: downloading Linux {release} to {}", kernel.name, cache.display());
-    archive.unpack(kernel, &release).with_context(|| format!("kernel {}", kernel.name))?;
+    let of_kernel = || format!("kernel {}", kernel.name);
+    if cached(&cache, kernel).is_none_or(|image| image.release != release) {
+        say!("kernel {}: downloading Linux {release} to {}", kernel.name, cache.display());
+        archive.unpack(kernel, &release).with_context(of_kernel)?;
+    }
+    if headers && headers::of(&cache, &release).is_none() {
+        say!("kernel {}: downloading headers to {}", kernel.name, cache.display());
+        headers::unpack(&archive, &release).with_context(of_kernel)?;
+    }
     cached(&cache, kernel)
         .with_context(|| format!("kernel {}: its packages hold no kernel", kernel.name))
 }
@@ -76,8 +88,9 @@ fn cached(cache: &Path, kernel: Kernel) -> Option<Image> {
 
 /// Debian's archives, seen by apt with a configuration of ours.
 #[derive(Debug)]
-struct Archive {
-    cache: PathBuf,
+pub struct Archive {
+    /// What [`cache`] says.
+    pub cache: PathBuf,
     configuration: PathBuf,
 }
 
@@ -147,37 +160,64 @@ impl Archive {
     /// Downloads the packages of a kernel and unpacks them.
     fn unpack(&self, kernel: Kernel, release: &str) -> Result<()> {
         let image = format!("linux-image-{release}");
-        let described = process::output(self.apt("apt-cache").args(["depends", &image]))?;
         // From 7.0 on, the image is in packages that it depends on.
+        let parts = self.depends(&image)?;
         let parts: Vec<String> = ["linux-binary", "linux-modules", "linux-base"]
             .map(|part| format!("{part}-{release}"))
             .into_iter()
-            .filter(|part| described.lines().any(|line| line.trim().ends_with(part.as_str())))
+            .filter(|part| parts.contains(part))
             .collect();
         let packages = if parts.is_empty() { vec![image] } else { parts };
+        let fresh = self.staging()?;
+        self.extract(&packages, &fresh.0)?;
+        let place = self.cache.join("kernels").join(release);
+        let is_there = || cached(&self.cache, kernel).is_some_and(|image| image.release == release);
+        publish(&fresh.0, &place, is_there)
+    }
 
-        let download = self.cache.join(format!("download-{}", std::process::id()));
-        let fresh = Temporary(download);
-        let unpacked = fresh.0.join("unpacked");
-        fs::create_dir_all(&unpacked)?;
+    /// The packages that a package depends on, each a name.
+    pub fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let described = process::output(self.apt("apt-cache").args(["depends", package]))?;
+        let depends = described.lines().filter_map(|line| {
+            let (_, name) = line.trim().trim_start_matches('|').split_once("Depends: ")?;
+            Some(name.to_owned())
+        });
+        Ok(depends.collect())
+    }
+
+    /// A directory in which something for the cache is made.
+    pub fn staging(&self) -> Result<Temporary> {
+        let fresh = Temporary(self.cache.join(format!("download-{}", std::process::id())));
+        fs::create_dir_all(&fresh.0)?;
+        Ok(fresh)
+    }
+
+    /// Downloads packages and unpacks them to a directory.
+    pub fn extract(&self, packages: &[String], to: &Path) -> Result<()> {
+        let debs = Temporary(to.join("packages"));
+        fs::create_dir_all(&debs.0)?;
         let mut apt = self.apt("apt-get");
-        apt.args(["download", "--quiet", "--quiet"]).args(&packages).current_dir(&fresh.0);
+        apt.args(["download", "--quiet", "--quiet"]).args(packages).current_dir(&debs.0);
         process::run(&mut apt)?;
-        for entry in fs::read_dir(&fresh.0)?.flatten() {
+        for entry in fs::read_dir(&debs.0)?.flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "deb") {
                 let mut dpkg = Command::new("dpkg-deb");
-                process::run(dpkg.arg("--extract").arg(entry.path()).arg(&unpacked))?;
+                process::run(dpkg.arg("--extract").arg(entry.path()).arg(to))?;
             }
         }
-        // A kernel is in the cache as a whole or not at all.
-        let place = self.cache.join("kernels").join(release);
-        fs::create_dir_all(self.cache.join("kernels"))?;
-        if let Err(error) = fs::rename(&unpacked, &place)
-            && cached(&self.cache, kernel).is_none()
-        {
-            bail!("cannot put it to {}: {error}", place.display());
-        }
         Ok(())
+    }
+}
+
+/// Puts a directory to its place: it is in the cache as a whole or not at all.
+/// `is_there` tells whether somebody else has put it there in the meantime.
+pub fn publish(fresh: &Path, place: &Path, is_there: impl FnOnce() -> bool) -> Result<()> {
+    if let Some(above) = place.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::rename(fresh, place) {
+        Err(error) if !is_there() => bail!("cannot put it to {}: {error}", place.display()),
+        _ => Ok(()),
     }
 }
 

@@ -3,9 +3,11 @@
 use anyhow::{Result, bail};
 
 /// Debian's archives that hold them, as lines for apt's list of sources behind
-/// the mirror's address. The oldest first.
-pub const SUITES: [(&str, &str); 3] = [
+/// the mirror's address. The oldest first. Not all of trixie has kernels: the C
+/// library that the programs beside the newest kernels want is there.
+pub const SUITES: [(&str, &str); 4] = [
     ("debian-security", "bookworm-security"),
+    ("debian", "trixie"),
     ("debian-security", "trixie-security"),
     ("debian", "trixie-backports"),
 ];

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `kernel` | which kernels there are |
 //! | `archive` | gets them from Debian, into a cache |
+//! | `headers` | what modules for them are built with, likewise |
+//! | `module` | a module that leaks, for the tests |
 //! | `initramfs`, `init.sh` | what is booted before the host's files are there |
 //! | `share` | the host's files, read-only, for the virtual machine |
 //! | `machine` | qemu: boots, runs one command, ends |
@@ -11,10 +13,12 @@
 //! | `left_out` | tests that cannot run there, and why |
 
 mod archive;
+mod headers;
 mod initramfs;
 mod kernel;
 mod left_out;
 mod machine;
+mod module;
 mod share;
 mod suite;
 
@@ -43,15 +47,20 @@ const LOST: u8 = 125;
 const INTERRUPTED: u8 = 130;
 
 /// Runs a command, or the tests if there is none, on each of the kernels;
-/// returns the first status that is not 0.
-pub fn run(names: &[String], command: &[String], limit: Duration) -> Result<u8> {
+/// returns the first status that is not 0. `with_module`: the command gets the
+/// module of the tests, too.
+pub fn run(names: &[String], command: &[String], limit: Duration, with_module: bool) -> Result<u8> {
     let kernels = kernel::chosen(names)?;
     toolchain::apt::ensure(&PACKAGES, &[], "run other kernels in virtual machines")?;
+    let with_module = with_module || command.is_empty();
+    if with_module {
+        toolchain::apt::ensure(&module::PACKAGES, &[], "build the kernel module of the tests")?;
+    }
     machine::require_qemu()?;
     archive::clean()?;
     let images = kernels
         .iter()
-        .map(|kernel| Ok((kernel.name, archive::ensure(*kernel)?)))
+        .map(|kernel| Ok((kernel.name, archive::ensure(*kernel, with_module)?)))
         .collect::<Result<Vec<_>>>()?;
     let suite = if command.is_empty() { Some(Suite::prepare()?) } else { None };
     let (accelerator, why) = Accelerator::choose();
@@ -65,10 +74,14 @@ pub fn run(names: &[String], command: &[String], limit: Duration) -> Result<u8> 
     let mut first = 0;
     for (name, image) in images {
         say!("kernel {name}: booting Linux {}", image.release);
-        let script = match &suite {
+        let mut script = match &suite {
             Some(suite) => suite.script(name),
             None => script(command)?,
         };
+        if with_module {
+            let module = quote(&module::build(&image)?.to_string_lossy());
+            script.insert_str(0, &format!("export {}={module}\n", module::VARIABLE));
+        }
         let begin = Instant::now();
         let outcome = machine::run(&image, &script, accelerator, limit)?;
         let seconds = begin.elapsed().as_secs();

@@ -28,6 +28,7 @@ complete -c leakctl -n "__fish_leakctl_needs_command" -s h -l help -d 'Print hel
 complete -c leakctl -n "__fish_leakctl_needs_command" -s V -l version -d 'Print version'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "run" -d 'Run a command and report what it holds when it ends'
+complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "kernel" -d 'Watch the kernel\'s own memory for a while and report who holds it'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "status" -d 'Say what the daemon does and what it costs'
@@ -63,6 +64,23 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l json -d 'Write o
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l all-frames -d 'Show every frame of each stack'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l follow-forks -d 'Trace the processes that they make, too'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l for -d 'Watch for so long, e.g. 30s, 5m, 1h' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l cache -d 'Only this slab cache, as /proc/slabinfo calls it. `kmalloc-96` is every kmalloc of 96 bytes, whatever its flags' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l only -d 'Only these kinds of memory; may be given more than once' -r -f -a "slab\t'kmalloc and slab caches'
+kmalloc\t'kmalloc: by size'
+cache\t'slab caches of their own'
+pages\t'whole pages, but for user memory and the page cache'
+percpu\t'memory that each CPU has a copy of'
+vmalloc\t'areas of addresses: vmalloc, vmap, ioremap'"
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l min-bytes -d 'Only blocks that take at least so many bytes' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l max-bytes -d 'Only blocks that take at most so many bytes' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l min-age -d 'Blocks younger than this rank no call site: they may be in use. [default: a third of --for, 20s at most]' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l max-blocks -d 'Outstanding blocks to keep track of; their table takes 100 bytes of kernel memory each, from the start' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l top -d 'Show at most this many call sites of each process' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l output -d 'Write the report to this file' -r -F
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l json -d 'Write one JSON document instead of text'
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l all-frames -d 'Show every frame of each stack'
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -l socket -d 'The daemon\'s socket' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -l no-daemon -d 'Watch and trace from here, as root; what is traced ends with it'
 complete -c leakctl -n "__fish_leakctl_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -104,14 +122,15 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l max-targets -d '
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l log-level -d 'error, warn, info, debug or trace' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l socket -d 'The daemon\'s socket' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -s h -l help -d 'Print help'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "run" -d 'Run a command and report what it holds when it ends'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "status" -d 'Say what the daemon does and what it costs'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "targets" -d 'List the processes that the daemon suspects or has traced'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "report" -d 'Show the call sites that the daemon has found'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "watch" -d 'Show a line for each verdict of the daemon as it comes'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "detach" -d 'Have the daemon take its probes out of a process, and leave it alone'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "set" -d 'Change a setting of the daemon until its next reload or restart'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run top doctor status targets report watch detach set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "run" -d 'Run a command and report what it holds when it ends'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "kernel" -d 'Watch the kernel\'s own memory for a while and report who holds it'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "status" -d 'Say what the daemon does and what it costs'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "targets" -d 'List the processes that the daemon suspects or has traced'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "report" -d 'Show the call sites that the daemon has found'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "watch" -d 'Show a line for each verdict of the daemon as it comes'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "detach" -d 'Have the daemon take its probes out of a process, and leave it alone'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "set" -d 'Change a setting of the daemon until its next reload or restart'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -7,7 +7,7 @@ use ratatui::buffer::Buffer;
 use super::table::put;
 use super::theme::Theme;
 use crate::protocol::{ProcessView, Status};
-use crate::terminal::{Role, bytes, columns, count, duration, percent, safe};
+use crate::terminal::{Role, bytes, columns, count, duration, percent, safe, safe_within};
 use crate::top::state::{Page, State};
 
 /// After so long without an answer, the figures are old.
@@ -42,8 +42,17 @@ fn alarm(state: &State) -> (String, Role) {
     match age {
         None => ("asking ...".to_owned(), Role::Dim),
         Some(age) if age > OLD => (format!("{} old", seconds(age)), Role::Warning),
-        Some(_) => (String::new(), Role::Dim),
+        Some(_) => (kernel_grows(state).unwrap_or_default(), Role::Warning),
     }
+}
+
+/// That the kernel's own memory grows.
+fn kernel_grows(state: &State) -> Option<String> {
+    let mut suspects = state.status.as_ref()?.kernel_memory.suspects();
+    let first = suspects.next()?;
+    let more = suspects.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("KERNEL GROWS: {}{more}", safe_within(&first.name, 24)))
 }
 
 fn seconds(age: Duration) -> String {

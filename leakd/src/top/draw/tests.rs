@@ -3,7 +3,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 
 use super::*;
-use crate::protocol::{Ask, Targets};
+use crate::protocol::{Ask, KernelGrowth, Targets};
 use crate::top::message::{Message, Order};
 use crate::top::simulated::Simulated;
 use crate::top::state::Goes;
@@ -63,6 +63,28 @@ fn pages() {
         letters(&mut state, "?");
         insta::assert_snapshot!(name("help"), screen(&state));
     }
+}
+
+/// Check that it is told when the kernel's own memory grows, unless it is taken
+/// back when memory is short.
+#[test]
+fn kernel_that_grows() {
+    let mut state = state((80, 24));
+    assert!(!screen(&state).contains("KERNEL"));
+    let growing = |name: &str, reclaimable| KernelGrowth {
+        name: name.to_owned(),
+        reclaimable,
+        ..KernelGrowth::default()
+    };
+    let mut status = MACHINE.status();
+    status.kernel_memory.growing = vec![growing("dentry", true)];
+    state.update(Message::Status(Box::new(status.clone())));
+    assert!(!screen(&state).contains("KERNEL"));
+    status.kernel_memory.growing.extend([growing("\u{1b}[2Jx", false), growing("y", false)]);
+    state.update(Message::Status(Box::new(status)));
+    let first = screen(&state).lines().next().expect("a line").to_owned();
+    assert!(first.contains("KERNEL GROWS: ") && first.ends_with("[2Jx and 1 more"), "{first}");
+    assert!(!first.contains(char::is_control), "{first:?}");
 }
 
 /// Check that any size can be drawn, on all pages.
