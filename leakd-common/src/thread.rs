@@ -2,6 +2,15 @@
 
 use crate::{block::Block, plain_data};
 
+/// Words of a thread's registers, as the kernel lays them out on x86-64 (`struct
+/// pt_regs`): r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi,
+/// rdi, the system call's number, rip, cs, flags, rsp, ss.
+pub const REGISTER_WORDS: usize = 21;
+/// Which of them is the instruction pointer.
+pub const INSTRUCTION_WORD: usize = 16;
+/// Which of them is the stack pointer.
+pub const STACK_WORD: usize = 19;
+
 /// What is remembered between a function's entry and its return.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

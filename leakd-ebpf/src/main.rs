@@ -10,6 +10,7 @@
 //! | [`page_fault`] | page faults, by call site |
 //! | [`registers`] | which register of user code is which |
 //! | [`ring`] | announcements to user space |
+//! | [`thread_registers`] | the registers of threads that do not run |
 //! | [`support`] | the few things the BPF target lacks or spells oddly |
 #![no_std]
 #![no_main]
@@ -24,6 +25,7 @@ mod page_fault;
 mod registers;
 mod ring;
 mod support;
+mod thread_registers;
 mod unwind;
 
 #[unsafe(link_section = "license")]

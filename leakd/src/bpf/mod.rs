@@ -2,14 +2,16 @@
 //!
 //! aya makes the maps and loads what it can; [`program`] and [`link`] do what
 //! aya 0.14 cannot: programs for uprobe_multi and uprobe sessions must be
-//! loaded with that attach type.
+//! loaded with that attach type. [`iterator`] asks for one process' threads,
+//! which aya cannot either.
 
 mod cpus;
 mod diagnostics;
 pub mod features;
+pub mod iterator;
 pub mod link;
 mod map_type_information;
 pub mod object;
 pub mod program;
+pub mod program_info;
 pub mod sys;
-pub mod verified;

@@ -16,6 +16,9 @@ use super::sys;
 const PROG_LOAD: u32 = 5;
 const BTF_LOAD: u32 = 18;
 const PROG_TYPE_KPROBE: u32 = 2;
+const PROG_TYPE_TRACING: u32 = 26;
+/// BPF_TRACE_ITER.
+pub(super) const ATTACH_ITERATOR: u32 = 28;
 const LOG_BYTES: usize = 16 << 20;
 /// Lines of the verifier's log that an error carries: it explains itself at
 /// the end.
@@ -123,17 +126,35 @@ impl ProgramLoader {
 
     /// Loads one program.
     pub fn load(&self, name: &str, attach: UprobeAttach) -> Result<Program, ProgramError> {
+        let fd = self.load_as(name, PROG_TYPE_KPROBE, attach.number(), 0)?;
+        Ok(Program { fd, attach })
+    }
+
+    /// Loads a program that the kernel calls for each of some things; `function`:
+    /// the type of that in the kernel's own BTF.
+    pub(super) fn load_iterator(&self, name: &str, function: u32) -> Result<OwnedFd, ProgramError> {
+        self.load_as(name, PROG_TYPE_TRACING, ATTACH_ITERATOR, function)
+    }
+
+    fn load_as(
+        &self,
+        name: &str,
+        program_type: u32,
+        expected_attach_type: u32,
+        attach_btf_id: u32,
+    ) -> Result<OwnedFd, ProgramError> {
         let missing = || ProgramError::Missing(name.to_owned());
         let program = self.object.programs.get(name).ok_or_else(missing)?;
         let function = self.object.functions.get(&program.function_key()).ok_or_else(missing)?;
         let functions = function.func_info.func_info_bytes();
         let lines = function.line_info.line_info_bytes();
         let mut attribute = LoadAttribute {
-            program_type: PROG_TYPE_KPROBE,
+            program_type,
+            attach_btf_id,
             instruction_count: function.instructions.len() as u32,
             instructions: function.instructions.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
-            expected_attach_type: attach.number(),
+            expected_attach_type,
             ..LoadAttribute::default()
         };
         for (to, from) in attribute.name[..15].iter_mut().zip(name.bytes()) {
@@ -166,7 +187,7 @@ impl ProgramLoader {
             }
         };
         // SAFETY: the kernel has just made this descriptor, and for us alone.
-        Ok(Program { fd: unsafe { OwnedFd::from_raw_fd(fd) }, attach })
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use leakd_common::target::Counter;
 
+use crate::bpf::program_info;
 use crate::engine::{Engine, EngineError, OwnProbe};
 use child::Truth;
 use trap::Trap;
@@ -30,6 +31,18 @@ pub struct CanaryReport {
     pub emulated_trap_ns: f64,
     /// The same where the kernel single-steps it.
     pub single_stepped_trap_ns: f64,
+    /// What leakd's programs took of it, if that was asked for and the kernel
+    /// tells.
+    pub programs: Option<ProgramTimes>,
+}
+
+/// For how long leakd's programs ran, as the kernel measures it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProgramTimes {
+    /// In a pair of malloc and free that is recorded, in nanoseconds.
+    pub traced_pair_ns: f64,
+    /// In one that sampling leaves out.
+    pub left_out_pair_ns: f64,
 }
 
 impl CanaryReport {
@@ -163,26 +176,47 @@ impl Drop for Canary {
 
 /// Traces the canary; it must be seen exactly.
 pub fn check(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
+    check_as(engine, false)
+}
+
+/// The same; also finds out for how long the programs run.
+pub fn check_and_time(engine: &mut Engine) -> Result<CanaryReport, CanaryError> {
+    check_as(engine, true)
+}
+
+fn check_as(engine: &mut Engine, with_programs: bool) -> Result<CanaryReport, CanaryError> {
     let mut canary = Canary::start()?;
     let probe = engine.own_probe()?;
     let emulated_trap_ns = canary.trap(&probe, Trap::Emulated)?;
     let single_stepped_trap_ns = canary.trap(&probe, Trap::SingleStepped)?;
     let bare_pair_ns = canary.pair()?;
     let slot = engine.attach_canary(canary.child.id())?;
-    let seen = observe(engine, slot, &mut canary);
+    let seen = observe(engine, slot, &mut canary, with_programs);
     engine.detach(slot);
-    let (traced_pair_ns, left_out_pair_ns) = seen?;
+    let Observed { traced_pair_ns, left_out_pair_ns, programs } = seen?;
     Ok(CanaryReport {
         bare_pair_ns,
         traced_pair_ns,
         left_out_pair_ns,
         emulated_trap_ns,
         single_stepped_trap_ns,
+        programs,
     })
 }
 
-/// Nanoseconds of a pair that is recorded, and of one that is left out.
-fn observe(engine: &mut Engine, slot: u16, canary: &mut Canary) -> Result<(f64, f64), CanaryError> {
+/// What was measured under trace.
+struct Observed {
+    traced_pair_ns: f64,
+    left_out_pair_ns: f64,
+    programs: Option<ProgramTimes>,
+}
+
+fn observe(
+    engine: &mut Engine,
+    slot: u16,
+    canary: &mut Canary,
+    with_programs: bool,
+) -> Result<Observed, CanaryError> {
     canary.order(b'p')?;
     let target = engine.target(slot).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let look = engine.look(target, Some(Duration::ZERO))?;
@@ -199,8 +233,37 @@ fn observe(engine: &mut Engine, slot: u16, canary: &mut Canary) -> Result<(f64, 
             return Err(CanaryError::Wrong { what, seen, truth });
         }
     }
-    let recorded = canary.pair()?;
+    let traced_pair_ns = canary.pair()?;
+    let recorded = |canary: &mut Canary| program_time(engine, slot, canary, Counter::Inserted);
+    let traced_programs = if with_programs { recorded(canary)? } else { None };
     // The pairs are small: as good as none of them is sampled.
     engine.set_sample_bytes(slot, u64::MAX)?;
-    Ok((recorded, canary.pair()?))
+    let left_out_pair_ns = canary.pair()?;
+    let programs = match traced_programs {
+        Some(traced_pair_ns) => program_time(engine, slot, canary, Counter::SampledOut)?
+            .map(|left_out_pair_ns| ProgramTimes { traced_pair_ns, left_out_pair_ns }),
+        None => None,
+    };
+    Ok(Observed { traced_pair_ns, left_out_pair_ns, programs })
+}
+
+/// For how many nanoseconds the programs run in a pair, each of which moves
+/// this counter by one. `None`: the kernel does not tell.
+fn program_time(
+    engine: &Engine,
+    slot: u16,
+    canary: &mut Canary,
+    counter: Counter,
+) -> Result<Option<f64>, CanaryError> {
+    let Ok(statistics) = program_info::take_statistics() else { return Ok(None) };
+    let read = || -> io::Result<(u64, u64)> {
+        let target = engine.target(slot).ok_or(io::ErrorKind::NotFound)?;
+        Ok((engine.program_time_ns()?, engine.counters(target)?.get(counter)))
+    };
+    let before = read()?;
+    canary.pair()?;
+    let after = read()?;
+    drop(statistics);
+    let pairs = after.1.saturating_sub(before.1);
+    Ok((pairs > 0).then(|| after.0.saturating_sub(before.0) as f64 / pairs as f64))
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use super::scan_args::ScanArguments;
+
 use super::daemon_args::{
     DaemonArguments, DetachArguments, ReportArguments, SetArguments, StatusArguments,
     TargetsArguments, TopArguments, WatchArguments,
@@ -54,6 +56,16 @@ pub enum Command {
         leakctl run --error-exitcode 99 -- make test\n  \
         leakctl run --json --output report.json -- ./server")]
     Run(RunArguments),
+    /// Say which outstanding blocks of a process nothing can reach any more.
+    ///
+    /// Records its allocations for a while, then looks for pointers to them in all
+    /// of its memory and registers, while it runs on. What nothing leads to is lost
+    /// for certain, whatever its age.
+    #[command(after_help = "Examples:\n  \
+        leakctl scan 1234\n  \
+        leakctl scan 1234 --for 5m --json > scan.json\n  \
+        leakctl scan 1234 --stop --max-pause 500ms")]
+    Scan(ScanArguments),
     /// Watch the kernel's own memory for a while and report who holds it.
     ///
     /// Every allocation of the machine passes the programs: expect a busy
@@ -109,16 +121,9 @@ impl OutputArguments {
     }
 }
 
-/// What to trace, and how.
+/// What is recorded of a process, and how much.
 #[derive(Debug, Args)]
-pub struct TraceArguments {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub output: OutputArguments,
-    /// Record about one allocation for each N bytes, to cost less; figures
-    /// become estimates.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub sample_bytes: u64,
+pub struct TraceLimits {
     /// An allocating function of your own, such as
     /// `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`.
     /// No exception may leave it: under a return probe it ends the program.
@@ -127,9 +132,6 @@ pub struct TraceArguments {
     /// The function that frees its blocks, such as `pool_put:ptr=1`.
     #[arg(long, value_name = "SPEC", value_parser = CustomFunction::parse_free)]
     pub free: Vec<CustomFunction>,
-    /// Trace the processes that they make, too.
-    #[arg(long)]
-    pub follow_forks: bool,
     /// Outstanding blocks to keep track of in each process; 100 bytes of
     /// kernel memory each.
     #[arg(
@@ -141,12 +143,11 @@ pub struct TraceArguments {
     pub max_blocks: u32,
 }
 
-impl TraceArguments {
+impl TraceLimits {
     /// Whether it asks for what the daemon's engine does not do for a client.
-    pub fn needs_own_engine(&self) -> bool {
+    pub fn are_special(&self) -> bool {
         !self.alloc.is_empty()
             || !self.free.is_empty()
-            || self.follow_forks
             || self.max_blocks != leakd_common::target::DEFAULT_BLOCKS
     }
 
@@ -154,11 +155,40 @@ impl TraceArguments {
     pub fn settings(&self) -> Settings {
         Settings {
             custom: self.alloc.iter().chain(&self.free).cloned().collect(),
-            sample_bytes: self.sample_bytes,
             quota: self.max_blocks,
             method_limit: method_limit(),
             ..Settings::default()
         }
+    }
+}
+
+/// What to trace, and how.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArguments,
+    /// Record about one allocation for each N bytes, to cost less; figures
+    /// become estimates.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sample_bytes: u64,
+    /// Trace the processes that they make, too.
+    #[arg(long)]
+    pub follow_forks: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: TraceLimits,
+}
+
+impl TraceArguments {
+    /// Whether it asks for what the daemon's engine does not do for a client.
+    pub fn needs_own_engine(&self) -> bool {
+        self.limits.are_special() || self.follow_forks
+    }
+
+    /// The engine's settings.
+    pub fn settings(&self) -> Settings {
+        Settings { sample_bytes: self.sample_bytes, ..self.limits.settings() }
     }
 }
 

@@ -33,7 +33,7 @@ fn strange(answer: &Answer) -> anyhow::Error {
 }
 
 /// Prints; `leakctl ... | head` has seen enough.
-fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,

@@ -79,7 +79,7 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
 
 /// Says what is under trace, and what will be slow. Whoever starts a load
 /// after `attached` has been said sees all of it counted.
-fn announce(target: &Target, progress: &mut Progress) {
+pub(super) fn announce(target: &Target, progress: &mut Progress) {
     let functions = target.probes().functions();
     let mut modules: Vec<&str> = functions.iter().map(|one| one.module.as_str()).collect();
     modules.sort_unstable();

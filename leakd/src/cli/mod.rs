@@ -14,6 +14,9 @@ mod kernel_args;
 mod kernel_beside;
 mod progress;
 mod run;
+mod scan;
+mod scan_args;
+mod scan_through_daemon;
 mod show;
 mod through_daemon;
 mod top;
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Attach(arguments) => attach::attach(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,
+            Command::Scan(arguments) => scan::scan(arguments).await,
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
             Command::Kernel(arguments) => kernel::kernel(arguments).await,
             Command::Top(arguments) => top::top(arguments).await,

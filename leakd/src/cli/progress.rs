@@ -83,8 +83,16 @@ impl Progress {
             terminal::percent(cost),
             if running == 0 { " (ended)" } else { "" },
         );
+        self.note(&line);
+    }
+
+    /// Shows a line in the place of the last one.
+    pub fn note(&mut self, line: &str) {
+        if !self.terminal {
+            return;
+        }
         let width = terminal::width(&io::stderr()).saturating_sub(1);
-        let line = terminal::shorten_end(&line, width);
+        let line = terminal::shorten_end(line, width);
         let mut stderr = io::stderr().lock();
         // A terminal that has gone ends the trace by SIGHUP, not here.
         let _ = write!(stderr, "\r\x1b[K{line}");

@@ -80,7 +80,7 @@ pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
     Ok(Some(status_of(&report)))
 }
 
-fn say(attached: &Attached) {
+pub(super) fn say(attached: &Attached) {
     let goes_on = if attached.already { " (it was under trace already)" } else { "" };
     let line = format!(
         "attached to {} (pid {}) through leakd: {} functions in {}{goes_on}",

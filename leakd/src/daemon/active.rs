@@ -10,7 +10,7 @@ use super::evidence::{Grower, SiteHistories};
 use super::windows::WindowHistory;
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::Target;
-use crate::governor::{Controller, Decision, Load, Prices, Step};
+use crate::governor::{Controller, Decision, Factor, Load, Prices, Step};
 use crate::protocol::{Evidence, EvidenceSite, GovernorStep, Point, TraceView};
 use crate::report::{rank, time};
 use crate::watch::history::History;
@@ -22,6 +22,10 @@ struct Reading {
     counters: TargetCounters,
     cpu: Duration,
 }
+
+/// A control period that is shorter, since a trace has just begun, becomes part
+/// of the next.
+const SHORTEST: Duration = Duration::from_millis(300);
 
 /// Blocks that are kept from one window to the next: each end of one reads all.
 const MOST_KEPT: u64 = 200_000;
@@ -54,7 +58,12 @@ pub struct Active {
     /// What the governor does with it.
     pub controller: Controller,
     prices: Prices,
+    /// Whether functions that allocate, and that free, are single-stepped.
+    single_stepped: (bool, bool),
+    factor: Factor,
     before: Option<Reading>,
+    /// Of the last control period, whether probes were in or not.
+    load: Option<Load>,
     outstanding: History,
     sites: SiteHistories,
     windows: WindowHistory,
@@ -81,8 +90,11 @@ impl Active {
             began: Instant::now(),
             began_at: SystemTime::now(),
             controller: Controller::new(now, target.sample_bytes()),
-            prices: prices.with_single_steps(slow(false), slow(true)),
+            prices,
+            single_stepped: (slow(false), slow(true)),
+            factor: Factor::default(),
             before: None,
+            load: None,
             outstanding: History::default(),
             sites: SiteHistories::default(),
             windows: WindowHistory::default(),
@@ -92,22 +104,43 @@ impl Active {
         }
     }
 
-    /// The end of a control period: measures, and says what is to be done.
-    pub fn control(
-        &mut self,
-        now: f64,
-        counters: TargetCounters,
-        cpu: Duration,
-        budget: f64,
-    ) -> Decision {
+    /// The beginning of the first control period, and the end of each: measures.
+    pub fn measure(&mut self, counters: TargetCounters, cpu: Duration) {
         let reading = Reading { at: Instant::now(), counters, cpu };
-        let before = self.before.replace(reading).filter(|_| self.controller.is_open());
-        let load = before.map(|before| {
+        if self.before.is_some_and(|before| reading.at - before.at < SHORTEST) {
+            self.load = None;
+            return;
+        }
+        self.load = self.before.replace(reading).map(|before| {
             let seconds = reading.at.duration_since(before.at).as_secs_f64();
             let cpu_ns = cpu.saturating_sub(before.cpu).as_nanos() as u64;
             Load::between(&before.counters, &counters, seconds, cpu_ns)
         });
-        self.controller.tick(now, load.as_ref(), &self.prices, budget)
+    }
+
+    /// For how many nanoseconds the programs would have run for the last control
+    /// period's load at these prices.
+    pub fn expected_ns(&self, programs: &Prices) -> f64 {
+        self.load.map_or(0.0, |load| load.cost_ns(programs) * load.seconds)
+    }
+
+    /// Whether the programs' run time is to be measured in the next control
+    /// period.
+    pub fn is_to_be_timed(&self) -> bool {
+        self.controller.is_open() && self.factor.is_due()
+    }
+
+    /// The same control period's end: says what is to be done. `timed`: for how
+    /// long all targets' programs ran, and for how long they were expected to.
+    pub fn control(&mut self, now: f64, timed: Option<(f64, f64)>, budget: f64) -> Decision {
+        let load = self.load.filter(|_| self.controller.is_open());
+        if load.is_some() {
+            self.factor.learn(timed);
+            tracing::debug!(slot = self.slot, ?timed, factor = self.factor.value(), "control");
+        }
+        let (allocating, freeing) = self.single_stepped;
+        let prices = self.prices.times(self.factor.value()).with_single_steps(allocating, freeing);
+        self.controller.tick(now, load.as_ref(), &prices, budget)
     }
 
     /// Adds the totals of all sites at `now`.

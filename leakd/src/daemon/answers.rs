@@ -41,6 +41,9 @@ impl Core {
             Ask::Report { which, top, min_age_ms } => {
                 return self.report(which, top, min_age_ms, reply);
             }
+            Ask::Scan { pid, start_time, max_pause_ms, top } => {
+                return self.scan((pid, start_time), max_pause_ms, top, reply);
+            }
             Ask::Status {} => Answer::Status(self.status()),
             Ask::Targets { pid, all, series, sort, limit } => {
                 self.targets(pid, all, series, sort, limit.unwrap_or(DEFAULT_LIMIT))

@@ -1,6 +1,7 @@
 //! The daemon's heart: one task that owns the traces and decides.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -39,6 +40,8 @@ pub(super) enum Told {
     Looked(std::io::Result<Pass>),
     /// The last report of a trace that has ended.
     Reported(Key, Box<model::Target>),
+    /// A scan is over.
+    Scanned(Box<super::scan::Scanned>),
 }
 
 /// What tracing is possible.
@@ -75,11 +78,14 @@ pub struct Core {
     pub(super) interval: Duration,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) reports: Arc<Semaphore>,
+    pub(super) scans: Arc<Semaphore>,
     pub(super) steps: (u64, u64),
     pub(super) machine_cost: f64,
     pub(super) own_cpu: Duration,
     /// CPUs that leakd takes itself, over the last seconds.
     pub(super) own_rate: f64,
+    /// While the programs are timed, and for how long they had run before.
+    pub(super) statistics: Option<(OwnedFd, u64)>,
     pub(super) budgets: HashMap<Key, f64>,
     /// To be traced next.
     pub(super) queue: VecDeque<Key>,
@@ -131,10 +137,12 @@ impl Core {
             began_at: SystemTime::now(),
             told,
             reports: Arc::new(Semaphore::new(REPORTS)),
+            scans: Arc::new(Semaphore::new(1)),
             steps: (0, 0),
             machine_cost: 0.0,
             own_cpu: super::tracing::own_cpu(),
             own_rate: 0.0,
+            statistics: None,
             budgets: HashMap::new(),
             queue: VecDeque::new(),
             published,
@@ -194,6 +202,9 @@ impl Core {
                         if let Some(subject) = self.subjects.get_mut(&key) {
                             subject.report = Some(report);
                         }
+                    }
+                    Told::Scanned(scanned) => {
+                        tokio::task::block_in_place(|| self.scanned(*scanned));
                     }
                 },
             }

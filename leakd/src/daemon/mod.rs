@@ -11,6 +11,7 @@
 //! | [`windows`] | the same, where probes are in for a second at a time only |
 //! | [`handle`] | how it is reached, and what needs not wait for it |
 //! | [`answers`], [`view`] | what clients are told |
+//! | [`scan`] | scans for clients |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
 //! | [`inside`] | the same core within another program, without a socket |
 //! | [`memory`] | its own |
@@ -26,6 +27,7 @@ mod inside;
 mod log;
 mod memory;
 mod notify;
+mod scan;
 mod signals;
 mod subject;
 mod tracing;

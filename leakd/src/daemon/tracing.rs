@@ -12,6 +12,7 @@ use super::core::{Core, Told, Tracing};
 use super::memory;
 use super::subject::{Key, Subject};
 use crate::bpf::features::ProbeMethod;
+use crate::bpf::program_info;
 use crate::canary;
 use crate::engine::target::Ended;
 use crate::engine::window::Tables;
@@ -45,7 +46,7 @@ const KEPT_SITES: usize = 50;
 pub(super) fn send_canary() -> Tracing {
     let tried = Facts::gather().check().map_err(|error| error.to_string()).and_then(|()| {
         let mut engine = Engine::start(Settings::default()).map_err(|error| error.to_string())?;
-        let canary = canary::check(&mut engine).map_err(|error| error.to_string())?;
+        let canary = canary::check_and_time(&mut engine).map_err(|error| error.to_string())?;
         let method = match engine.method() {
             ProbeMethod::Session => "session",
             ProbeMethod::Multi => "multi",
@@ -172,6 +173,7 @@ impl Core {
         subject.let_go = false;
         subject.touched = Instant::now();
         let comm = subject.identity.comm.clone();
+        self.measure(key);
         self.announce(key, EventKind::TraceBegan, format!("tracing {comm} (pid {pid})"));
         Ok(key)
     }
@@ -288,21 +290,61 @@ impl Core {
         let shares = governor::shares(&costs, budget, room);
         self.budgets = keys.iter().copied().zip(shares.iter().copied()).collect();
         let now = self.now();
-        for (key, share) in keys.into_iter().zip(shares) {
-            let Some(trace) = &self.trace else { return };
+        let measured: Vec<(Key, f64)> =
+            keys.into_iter().zip(shares).filter(|(key, _)| self.measure(*key)).collect();
+        let timed = self.program_time();
+        for (key, share) in measured {
             let Some(active) = self.subjects.get_mut(&key).and_then(|one| one.active.as_mut())
             else {
                 continue;
             };
-            let Some(target) = trace.engine().target(active.slot) else { continue };
-            let (Ok(counters), Ok(cpu)) = (trace.engine().counters(target), target.cpu_time())
-            else {
-                continue; // It has ended.
-            };
             let (before, was_open) = (active.controller.step(), active.controller.is_open());
-            let decision = active.control(now, counters, cpu, share);
+            let decision = active.control(now, timed, share);
             self.obey(key, decision, before, was_open);
         }
+        self.time_programs();
+    }
+
+    /// Reads what the governor measures a target by; false: it has ended.
+    fn measure(&mut self, key: Key) -> bool {
+        let Some(trace) = &self.trace else { return false };
+        let active = self.subjects.get_mut(&key).and_then(|one| one.active.as_mut());
+        let Some(active) = active else { return false };
+        let Some(target) = trace.engine().target(active.slot) else { return false };
+        match (trace.engine().counters(target), target.cpu_time()) {
+            (Ok(counters), Ok(cpu)) => {
+                active.measure(counters, cpu);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// For how many nanoseconds the programs ran in the last control period, if
+    /// that was measured, and for how many they would have in the canary.
+    fn program_time(&mut self) -> Option<(f64, f64)> {
+        let (_, before) = self.statistics.take()?;
+        let Tracing::Available { canary, .. } = &self.tracing else { return None };
+        let prices = Prices::of_programs(canary)?;
+        let now = self.trace.as_ref()?.engine().program_time_ns().ok()?;
+        let active = self.subjects.values().filter_map(|subject| subject.active.as_ref());
+        let expected = active.map(|active| active.expected_ns(&prices)).sum();
+        Some((now.saturating_sub(before) as f64, expected))
+    }
+
+    /// Has the kernel time the programs in the next control period, if any target
+    /// is to be timed.
+    fn time_programs(&mut self) {
+        let mut active = self.subjects.values().filter_map(|subject| subject.active.as_ref());
+        if !active.any(Active::is_to_be_timed) {
+            return;
+        }
+        let Some(trace) = &self.trace else { return };
+        // Where there are no statistics (before Linux 5.8), the canary's prices
+        // are used as they are.
+        self.statistics = program_info::take_statistics()
+            .and_then(|statistics| Ok((statistics, trace.engine().program_time_ns()?)))
+            .ok();
     }
 
     /// How fast a process grows, in bytes a second, if the watch sees that it
@@ -345,14 +387,18 @@ impl Core {
             tracing::warn!("sampling of process {}: {error}", key.0);
         }
         if was_open && !decision.open {
-            let open = engine.target(slot).map(|target| target.windows().last_for());
-            let look = engine.target(slot).map(|target| engine.look(target, Some(Duration::ZERO)));
-            engine.close_window(slot);
+            // First: the target does not pay for the look at its tables.
+            let closing = engine.close_window(slot);
+            let target = engine.target(slot);
+            let lasted = target.map(|target| target.windows().last_for());
+            let look = target.map(|target| engine.look(target, Some(Duration::ZERO)));
             let none = HashMap::new();
-            if let (Some(open), Some(Ok(look))) = (open, look) {
+            if let (Some(lasted), Some(Ok(look))) = (lasted, look) {
+                active.controller.window_lasted(lasted.as_secs_f64());
+                let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
                 let window = ClosedWindow {
-                    begin_ns: look.now_ns.saturating_sub(open.as_nanos() as u64),
-                    end_ns: look.now_ns,
+                    begin_ns: look.now_ns.saturating_sub(nanoseconds(lasted)),
+                    end_ns: look.now_ns.saturating_sub(nanoseconds(closing)),
                     totals: &look.sites,
                     blocks: look.blocks.as_ref().unwrap_or(&none),
                 };

@@ -15,6 +15,7 @@
 //! | [`snapshot`] | call sites and block ages |
 //! | [`page_faults`] | call sites of page faults |
 //! | [`window`] | more or less of a target while it is under trace |
+//! | [`scan`] | what a scan reads of a target |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
@@ -29,6 +30,7 @@ pub(crate) mod plain;
 pub mod probes;
 pub mod rings;
 pub mod sampling;
+pub mod scan;
 pub mod snapshot;
 pub mod stacks;
 pub mod target;
@@ -51,6 +53,7 @@ use crate::allocator::CustomFunction;
 use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
 use crate::bpf::object::{BpfObject, ObjectError};
 use crate::bpf::program::ProgramError;
+use crate::bpf::program_info;
 use crate::process::ProcessError;
 use ledger::Ledger;
 use objects::CodeObjects;
@@ -248,6 +251,16 @@ impl Engine {
     /// Only the counters of a target: cheap.
     pub fn counters(&self, target: &Target) -> io::Result<leakd_common::target::TargetCounters> {
         self.ledger.counters(target.slot())
+    }
+
+    /// For how long the programs at the probes ran while statistics were taken
+    /// (see [`program_info::take_statistics`]), in nanoseconds.
+    pub fn program_time_ns(&self) -> io::Result<u64> {
+        let programs = &self.programs;
+        let all = [&programs.allocate, &programs.free].into_iter();
+        all.chain(&programs.allocate_return)
+            .map(|program| program_info::run_time_ns(program.fd()))
+            .sum()
     }
 
     /// Memory of a target's tables in the kernel, in bytes: what the kernel

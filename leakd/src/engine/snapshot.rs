@@ -60,6 +60,22 @@ pub fn blocks(map: BorrowedFd<'_>, newest_birth: u64) -> io::Result<HashMap<u64,
     Ok(sites)
 }
 
+/// Every outstanding block, by itself.
+pub fn each_block(map: BorrowedFd<'_>) -> io::Result<Vec<crate::scan::index::Block>> {
+    let mut blocks = Vec::new();
+    for_each(map, |address, value| {
+        let block: Block = read(value);
+        blocks.push(crate::scan::index::Block {
+            address: read(address),
+            size: block.size(),
+            site: block.site,
+            birth_ns: block.birth_ns,
+            weight: block.weight,
+        });
+    })?;
+    Ok(blocks)
+}
+
 /// Takes the blocks out of the ledger whose site is not among `sites`: those of
 /// the program image before an exec.
 pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Result<u64> {

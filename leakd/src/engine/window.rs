@@ -96,13 +96,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a target's probes out for a while. Its tables stay to be read; they
-    /// are those of the window that ends.
-    pub fn close_window(&mut self, slot: u16) {
+    /// Takes a target's probes out for a while; gives how long that took. Its
+    /// tables stay to be read; they are those of the window that ends.
+    pub fn close_window(&mut self, slot: u16) -> Duration {
+        let began = Instant::now();
         if let Some(target) = self.targets.get_mut(&slot) {
             target.probes.detach();
             target.windows.close();
         }
+        began.elapsed()
     }
 
     /// Puts a target's probes in again. Of blocks from before, frees may have

@@ -11,9 +11,12 @@ const RESERVE: f64 = 0.8;
 const RECOVER: f64 = 0.5;
 /// ... for so many control periods.
 const PATIENCE: u32 = 15;
-/// A window is open for so long, in seconds: a control period. Measured at its
-/// end, it cannot exceed the budget for longer.
+/// A window is open for so long, in seconds, and for as long as its probes take
+/// to come and go: a control period. Measured at its end, it cannot exceed the
+/// budget for longer.
 const OPEN: f64 = 1.0;
+/// Weight of the last window in how long they are open.
+const LENGTH_WEIGHT: f64 = 0.3;
 /// Windows further apart than this, in seconds, tell too little.
 const LONGEST_CLOSED: f64 = 600.0;
 
@@ -29,6 +32,8 @@ pub enum Step {
     },
     /// Everything, for a second at a time; in between there are no probes.
     Windows {
+        /// Seconds that probes are in, their coming and going included.
+        open: f64,
         /// Seconds between two, on average.
         closed: f64,
     },
@@ -59,7 +64,7 @@ impl Step {
     pub fn open_share(self) -> f64 {
         match self {
             Self::Full | Self::Sampled { .. } => 1.0,
-            Self::Windows { closed } => OPEN / (OPEN + closed),
+            Self::Windows { open, closed } => open / (open + closed),
             Self::Detached => 0.0,
         }
     }
@@ -68,7 +73,7 @@ impl Step {
         match self {
             Self::Full => (0, 0.0),
             Self::Sampled { bytes } => (1, bytes as f64),
-            Self::Windows { closed } => (2, closed),
+            Self::Windows { open, closed } => (2, closed / open),
             Self::Detached => (3, 0.0),
         }
     }
@@ -107,6 +112,8 @@ pub struct Controller {
     cost_of_cpu: f64,
     traps: f64,
     windows: u64,
+    /// Seconds that probes are in when they are in for a window.
+    length: f64,
     gaps: Gaps,
     /// The time that probes are out this time, in means.
     gap: f64,
@@ -126,6 +133,7 @@ impl Controller {
             cost_of_cpu: 0.0,
             traps: 0.0,
             windows: 1,
+            length: OPEN,
             gaps: Gaps::default(),
             gap: 1.0,
         }
@@ -157,6 +165,16 @@ impl Controller {
         self.traps
     }
 
+    /// A window has ended that lasted for so many seconds, from the first probe
+    /// that went in until the last was out.
+    pub fn window_lasted(&mut self, seconds: f64) {
+        let length = seconds.clamp(OPEN, 10.0 * OPEN);
+        self.length += (length - self.length) * LENGTH_WEIGHT;
+        if let Step::Windows { open, .. } = &mut self.step {
+            *open = self.length;
+        }
+    }
+
     /// Windows so far.
     pub fn windows(&self) -> u64 {
         self.windows
@@ -181,7 +199,7 @@ impl Controller {
         match self.step {
             Step::Full | Step::Sampled { .. } => self.turn(now, true),
             Step::Detached => self.turn(now, false),
-            Step::Windows { closed } => {
+            Step::Windows { closed, .. } => {
                 let length = if self.open { OPEN } else { (closed * self.gap).max(OPEN) };
                 // Half a period early is nearer than half a period late.
                 if now - self.turned >= length - 0.5 || (self.open && before != self.step) {
@@ -231,7 +249,7 @@ impl Controller {
             let bytes = SAMPLING.into_iter().find(|bytes| *bytes >= self.floor_bytes);
             return Step::Sampled { bytes: bytes.unwrap_or(self.floor_bytes) };
         }
-        windows(full, limit)
+        self.windows_within(full, limit)
     }
 
     /// The step after this one, where prediction has failed.
@@ -241,15 +259,26 @@ impl Controller {
             Step::Full => Step::Sampled { bytes: SAMPLING[0].max(self.floor_bytes) },
             Step::Sampled { bytes } => match SAMPLING.into_iter().find(|next| *next > bytes) {
                 Some(bytes) => Step::Sampled { bytes },
-                None => windows(full, budget * RESERVE),
+                None => self.windows_within(full, budget * RESERVE),
             },
-            Step::Windows { closed } => match windows(full, budget * RESERVE) {
-                Step::Windows { closed: next } if next <= closed => {
-                    Step::Windows { closed: (closed * 2.0).min(LONGEST_CLOSED) }
+            Step::Windows { closed, .. } => match self.windows_within(full, budget * RESERVE) {
+                Step::Windows { open, closed: next } if next <= closed => {
+                    Step::Windows { open, closed: (closed * 2.0).min(LONGEST_CLOSED) }
                 }
                 other => other,
             },
             Step::Detached => Step::Detached,
+        }
+    }
+
+    /// Windows so far apart that a cost of `full` while they are open comes to
+    /// `limit` on average.
+    fn windows_within(&self, full: f64, limit: f64) -> Step {
+        let closed = self.length * (full / limit - 1.0);
+        if closed <= LONGEST_CLOSED {
+            Step::Windows { open: self.length, closed: closed.max(OPEN) }
+        } else {
+            Step::Detached
         }
     }
 
@@ -268,15 +297,4 @@ impl Controller {
 /// What is asked for, budget apart.
 fn lightest(floor_bytes: u64) -> Step {
     if floor_bytes == 0 { Step::Full } else { Step::Sampled { bytes: floor_bytes } }
-}
-
-/// Windows so far apart that a cost of `full` while they are open comes to
-/// `limit` on average.
-fn windows(full: f64, limit: f64) -> Step {
-    let closed = OPEN * (full / limit - 1.0);
-    if closed <= LONGEST_CLOSED {
-        Step::Windows { closed: closed.max(OPEN) }
-    } else {
-        Step::Detached
-    }
 }

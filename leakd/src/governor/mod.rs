@@ -3,6 +3,7 @@
 //! | file | concern |
 //! |---|---|
 //! | [`price`] | what a trap costs on this machine, from the canary |
+//! | [`factor`] | how much dearer it is in a target, as measured there |
 //! | [`controller`] | one target: which step, by what was measured |
 //! | [`gaps`] | when windows come |
 //! | [`machine`] | all targets: who gives way when they cost too much together |
@@ -13,11 +14,13 @@
 //! keep it. A step up is taken only after a while of reserve.
 
 pub mod controller;
+pub mod factor;
 pub mod gaps;
 pub mod machine;
 pub mod price;
 
 pub use controller::{Controller, Decision, Step};
+pub use factor::Factor;
 pub use machine::shares;
 pub use price::{Load, Prices};
 

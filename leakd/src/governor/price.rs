@@ -28,12 +28,38 @@ impl Prices {
     /// recorded, and left out by sampling.
     pub fn of(canary: &CanaryReport) -> Self {
         // Entry of malloc and entry of free: one trap each, a look-up each.
-        let trap = (canary.added_left_out_ns() / 2.0).max(50.0);
+        Self::of_pairs(
+            canary.added_ns(),
+            canary.added_left_out_ns(),
+            canary.single_stepped_trap_ns - canary.emulated_trap_ns,
+        )
+    }
+
+    /// Only the time that the programs ran, the kernel's work around them not
+    /// included; `None`: it was not measured.
+    pub fn of_programs(canary: &CanaryReport) -> Option<Self> {
+        let programs = canary.programs?;
+        Some(Self::of_pairs(programs.traced_pair_ns, programs.left_out_pair_ns, 0.0))
+    }
+
+    fn of_pairs(recorded: f64, left_out: f64, single_step: f64) -> Self {
+        let trap = (left_out / 2.0).max(50.0);
         Self {
-            recorded: (canary.added_ns() - trap).max(trap),
+            recorded: (recorded - trap).max(trap),
             left_out: trap,
             free: trap,
-            single_step: (canary.single_stepped_trap_ns - canary.emulated_trap_ns).max(0.0),
+            single_step: single_step.max(0.0),
+        }
+    }
+
+    /// So many times as dear. What a single step takes is the processor's and
+    /// the hypervisor's affair, whatever the program.
+    pub fn times(self, factor: f64) -> Self {
+        Self {
+            recorded: self.recorded * factor,
+            left_out: self.left_out * factor,
+            free: self.free * factor,
+            single_step: self.single_step,
         }
     }
 

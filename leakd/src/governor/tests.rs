@@ -162,6 +162,7 @@ fn single_steps_are_charged() {
         left_out_pair_ns: 1010.0,
         emulated_trap_ns: 450.0,
         single_stepped_trap_ns: 5450.0,
+        programs: None,
     };
     let prices = Prices::of(&canary);
     let plain = Prices { recorded: 1800.0, left_out: 500.0, free: 500.0, single_step: 5000.0 };

@@ -13,7 +13,7 @@ use super::caches::Wanted;
 use super::hooks::{self, Hook, Way};
 use super::symbols::Symbols;
 use super::{KernelError, Settings};
-use crate::bpf::{sys, verified};
+use crate::bpf::{program_info, sys};
 use crate::btf::Btf;
 use crate::engine::plain::bytes_of;
 use crate::report::kernel::UnseenFree;
@@ -143,7 +143,8 @@ impl KernelObject {
             }
             let missing = |_| KernelError::Missing(hook.program.to_owned());
             let program = self.load_one(hook)?;
-            let count = verified::instructions(program.fd().map_err(missing)?.as_fd())?;
+            let count =
+                program_info::verified_instructions(program.fd().map_err(missing)?.as_fd())?;
             counts.insert(hook.program.to_owned(), count.unwrap_or_default());
         }
         Ok(counts)
@@ -163,7 +164,7 @@ impl KernelObject {
             let missing = || KernelError::Missing(name.to_owned());
             let program = self.ebpf.program(name).ok_or_else(missing)?;
             let fd = program.fd().map_err(|_| missing())?;
-            Ok(verified::missed_runs(fd.as_fd())?)
+            Ok(program_info::missed_runs(fd.as_fd())?)
         };
         let mut missed = Missed::default();
         for name in &self.attached {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Event, ProcessView, Status, VERSION};
 use crate::report::Report;
+use crate::report::scan::ScanReport;
 
 /// One answer: `{"v":1,"answer":"status", ...}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,11 @@ pub enum Answer {
     Attached(Attached),
     /// To `detach` and `set`.
     Done(Done),
+    /// To `scan`.
+    Scan {
+        /// The document that `docs/SCAN.md` describes.
+        report: ScanReport,
+    },
     /// To anything.
     Error(Failure),
 }

@@ -82,6 +82,21 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         start_time: Option<u64>,
     },
+    /// Which blocks of a process under trace nothing can reach any more.
+    Scan {
+        /// The process.
+        pid: u32,
+        /// When it started, in clock ticks since boot; refused if the pid is
+        /// another process's by now. `None`: whoever has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start_time: Option<u64>,
+        /// Stop it, for so long at most, and look once; `None`: it runs on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_pause_ms: Option<u64>,
+        /// Call sites; `None`: 100. At most 10,000.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        top: Option<usize>,
+    },
     /// Change a setting until the next reload or restart.
     Set(Change),
 }
@@ -227,6 +242,6 @@ impl Ask {
 
     /// Whether it changes something, and so needs more than to read.
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Attach { .. } | Self::Detach { .. } | Self::Set(_))
+        matches!(self, Self::Attach { .. } | Self::Detach { .. } | Self::Scan { .. } | Self::Set(_))
     }
 }

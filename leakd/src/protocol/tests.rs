@@ -31,7 +31,7 @@ fn the_page_has_it_right() {
             kinds.insert(format!("answer {}", value["answer"]));
         }
     }
-    for ask in ["status", "targets", "report", "watch", "attach", "detach", "set"] {
+    for ask in ["status", "targets", "report", "watch", "attach", "detach", "scan", "set"] {
         assert!(kinds.contains(&format!("ask \"{ask}\"")), "{ask}: {kinds:?}");
     }
     for answer in ["status", "targets", "watching", "event", "attached", "done", "error"] {
@@ -126,7 +126,7 @@ fn rubbish_is_refused() {
 fn changes() {
     let ask = |line: &str| Request::parse(line.as_bytes()).expect(line).ask;
     for line in examples().filter(|line| line.contains("\"ask\"")) {
-        let changing = ["attach", "detach", "set"]
+        let changing = ["attach", "detach", "scan", "set"]
             .iter()
             .any(|one| line.contains(&format!("\"ask\":\"{one}\"")));
         assert_eq!(ask(line).changes(), changing, "{line}");

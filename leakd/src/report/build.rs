@@ -9,10 +9,11 @@ use leakd_common::target::Counter;
 use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
     Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
-    Stopped, Target, WithoutTable,
+    Stopped, Survival, Target, WithoutTable,
 };
 use super::{rank, time};
 use crate::symbol;
+use crate::verdict::survival::{Curve, Interval};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +61,14 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         in_use_bytes: outstanding.bytes,
         in_use_blocks: outstanding.blocks,
     };
+    let watched = Watched {
+        sample_bytes: target.sample_bytes,
+        whole: target.windows.count <= 1 && coverage.lost_total() == 0,
+    };
     let mut sites: Vec<Site> = merge(target.sites)
         .into_iter()
         .filter(|site| site.site.outstanding_blocks() > 0)
-        .map(|site| build_site(site, target.filling_ns))
+        .map(|site| build_site(site, target.filling_ns, watched))
         .collect();
     sites.sort_by(|a, b| {
         let key = |site: &Site| (site.rank_bytes, site.aged_bytes, site.outstanding_bytes);
@@ -188,7 +193,41 @@ fn add_ages(a: &mut SiteAges, b: SiteAges) {
     a.median_ns = a.sample_ns.get(a.sample_ns.len() / 2).copied().unwrap_or(a.median_ns);
 }
 
-fn build_site(snapshot: SiteSnapshot, filling_ns: u64) -> Site {
+/// How a target's blocks were watched.
+#[derive(Clone, Copy)]
+struct Watched {
+    /// Mean bytes between two samples; 0: all blocks.
+    sample_bytes: u64,
+    /// Nothing was missed: neither blocks nor frees.
+    whole: bool,
+}
+
+/// The share of blocks that are never freed: `None` if ages are unknown, if blocks or
+/// frees were missed, or if no block has been watched for long enough after the last
+/// free to tell (twice as long as any that was freed lived).
+fn survival(snapshot: &SiteSnapshot, watched: Watched) -> Option<Survival> {
+    let site = &snapshot.site;
+    let ages = snapshot.ages.as_ref().filter(|_| watched.whole)?;
+    let mean = site.allocated_bytes as f64 / site.allocated_blocks.max(1) as f64;
+    let weight = match watched.sample_bytes {
+        0 => 1.0,
+        // Of blocks of that size, one of so many is recorded.
+        bytes => 1.0 / (1.0 - (-mean / bytes as f64).exp()).max(1e-6),
+    };
+    let curve = Curve::of(site, &ages.sample_ns, weight);
+    let settled_ns = curve.settled_ns();
+    let step = curve.at(settled_ns)?;
+    let Interval { low, high } = step.interval();
+    (step.at_risk >= 1.0 && ages.oldest_ns / 2 >= settled_ns).then_some(Survival {
+        share: step.share,
+        low,
+        high,
+        settled_ns,
+    })
+}
+
+fn build_site(snapshot: SiteSnapshot, filling_ns: u64, watched: Watched) -> Site {
+    let survival = survival(&snapshot, watched);
     let site = &snapshot.site;
     let ages = snapshot.ages.as_ref();
     let surviving = rank::surviving_share(site);
@@ -208,6 +247,7 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64) -> Site {
         median_age_ns: ages.map(|ages| ages.median_ns),
         surviving_share: surviving,
         overdue_share: overdue,
+        survival,
         allocated_bytes: site.allocated_bytes,
         allocated_blocks: site.allocated_blocks,
         freed_bytes: site.freed_bytes,
@@ -249,7 +289,7 @@ pub(crate) fn model_frame(frame: symbol::Frame) -> Frame {
     }
 }
 
-fn stack_end(site: &SiteSnapshot) -> StackEnd {
+pub(crate) fn stack_end(site: &SiteSnapshot) -> StackEnd {
     if site.key == OVERFLOW_SITE {
         return StackEnd::SiteTableFull;
     }

@@ -2,7 +2,8 @@
 //!
 //! [`input`] is what the engine saw, [`build()`] turns it into the [`model`]
 //! that `docs/REPORT.md` describes, and [`json`], [`text`] and
-//! [`heap_summary`] show that model. A renderer adds nothing of its own.
+//! [`heap_summary`] show that model. A renderer adds nothing of its own. [`scan`] is
+//! the model of what a scan found.
 
 pub mod build;
 mod heap;
@@ -11,6 +12,7 @@ pub mod json;
 pub mod kernel;
 pub mod model;
 pub mod rank;
+pub mod scan;
 pub mod text;
 pub mod time;
 

@@ -259,6 +259,9 @@ pub struct Site {
     /// Share of the outstanding blocks that are older than 99 of 100 freed
     /// ones became, 0 to 1.
     pub overdue_share: Option<f64>,
+    /// The share of blocks that are never freed, as far as was seen; null if it
+    /// cannot be told.
+    pub survival: Option<Survival>,
     /// Bytes allocated here.
     pub allocated_bytes: u64,
     /// Blocks allocated here.
@@ -282,6 +285,20 @@ pub struct Site {
     /// What only the kernel's call sites have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSite>,
+}
+
+/// The share of blocks that outlive all that were freed: the Kaplan-Meier estimate
+/// from the lifetimes of freed blocks and the ages of outstanding ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Survival {
+    /// The share, 0 to 1 ...
+    pub share: f64,
+    /// ... with 95 % certainty at least ...
+    pub low: f64,
+    /// ... and at most.
+    pub high: f64,
+    /// No block was freed that was older than this (ns).
+    pub settled_ns: u64,
 }
 
 /// One bucket of lifetimes.

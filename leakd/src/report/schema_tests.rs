@@ -120,6 +120,9 @@ fn properties(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<Str
         let target = root.pointer(reference.trim_start_matches('#')).unwrap();
         return properties(root, target, path, found);
     }
+    for choice in schema["anyOf"].as_array().into_iter().flatten() {
+        properties(root, choice, path, found);
+    }
     if schema["items"].is_object() {
         properties(root, &schema["items"], path, found);
     }

@@ -7,6 +7,7 @@
 mod coverage;
 mod kernel;
 mod name;
+mod scan;
 mod site;
 mod stack;
 mod table;
@@ -14,6 +15,7 @@ mod wrap;
 
 pub(super) use coverage::push_warnings;
 pub(crate) use name::{culprit, is_library, shorten};
+pub use scan::render_scan;
 pub(crate) use stack::{base_name, brief};
 pub(super) use wrap::Page;
 

@@ -225,6 +225,7 @@ pub fn site(number: usize) -> Site {
         median_age_ns: Some(30_000_000_000),
         surviving_share: 1.0 / (1 + number) as f64,
         overdue_share: None,
+        survival: None,
         allocated_bytes: blocks * 48 * (1 + number as u64),
         allocated_blocks: blocks * (1 + number as u64),
         freed_bytes: blocks * 48 * number as u64,

@@ -20,4 +20,5 @@ mod lifecycle;
 mod mappings;
 mod real_programs;
 mod run_command;
+mod scan;
 mod support;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use leakd::bpf::features::{ProbeMethod, UprobePrograms, load_object};
 use leakd::bpf::program::{ProgramLoader, UprobeAttach};
-use leakd::bpf::verified;
+use leakd::bpf::program_info;
 use leakd::btf::Btf;
 use leakd::kernel;
 use leakd::kernel::object::KernelObject;
@@ -53,7 +53,7 @@ fn counts() -> BTreeMap<String, u32> {
         uprobes.push(("allocate_session", UprobeAttach::Session));
     }
     let count = |fd: BorrowedFd<'_>| {
-        verified::instructions(fd).expect("bpf(2)").expect("a kernel from 5.16 on")
+        program_info::verified_instructions(fd).expect("bpf(2)").expect("a kernel from 5.16 on")
     };
     let mut counts = BTreeMap::new();
     for (name, attach) in uprobes {

@@ -12,9 +12,9 @@ use crate::process::{self, say};
 use crate::{toolchain, workspace};
 
 /// Debian packages that hold the programs under test (servers, interpreters,
-/// allocators, C libraries and compilers), gdb, which stacks are compared with,
-/// and tmux, in which leakctl's screens are looked at.
-const PACKAGES: [&str; 21] = [
+/// allocators, C libraries and compilers), gdb and valgrind, which stacks and
+/// classes are compared with, and tmux, in which leakctl's screens are looked at.
+const PACKAGES: [&str; 22] = [
     "binutils",
     "g++",
     "gcc",
@@ -35,6 +35,7 @@ const PACKAGES: [&str; 21] = [
     "redis-tools",
     "sqlite3",
     "tmux",
+    "valgrind",
     "wrk",
 ];
 

@@ -22,10 +22,12 @@ const MEMORY: u32 = 3072;
 /// For the kernel, with reasons: output from the first line on; a panic ends
 /// the machine; nothing is measured, so nothing is to cost time; tests change
 /// the code of their own programs through /proc/PID/mem; the kernel itself
-/// remembers who allocates from two caches, which leakd is compared with.
+/// remembers who allocates from two caches, which leakd is compared with; nobody
+/// waits for RCU longer than it takes.
 const PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off \
                           random.trust_cpu=on tsc=reliable no_timer_check \
-                          proc_mem.force_override=always slub_debug=U,kmalloc-*1k,leaky_cache";
+                          proc_mem.force_override=always slub_debug=U,kmalloc-*1k,leaky_cache \
+                          rcupdate.rcu_expedited=1";
 
 const QEMU: &str = "qemu-system-x86_64";
 

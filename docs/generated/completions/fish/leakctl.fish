@@ -28,6 +28,7 @@ complete -c leakctl -n "__fish_leakctl_needs_command" -s h -l help -d 'Print hel
 complete -c leakctl -n "__fish_leakctl_needs_command" -s V -l version -d 'Print version'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "run" -d 'Run a command and report what it holds when it ends'
+complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "scan" -d 'Say which outstanding blocks of a process nothing can reach any more'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "kernel" -d 'Watch the kernel\'s own memory for a while and report who holds it'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
 complete -c leakctl -n "__fish_leakctl_needs_command" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
@@ -64,6 +65,19 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l json -d 'Write o
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l all-frames -d 'Show every frame of each stack'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l follow-forks -d 'Trace the processes that they make, too'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l for -d 'Record its allocations for so long first, e.g. 30s, 5m; only these are judged. [default: 30s; 0 where the daemon has it under trace already]' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l max-pause -d 'With --stop: let it go on after so long in any case, without a result' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l socket -d 'The daemon\'s socket' -r -F
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l top -d 'Show at most this many call sites of each process' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l output -d 'Write the report to this file' -r -F
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l alloc -d 'An allocating function of your own, such as `pool_get:size=2,ret`, `make:size=1,count=2,ret` or `get:size=2,out=1`. No exception may leave it: under a return probe it ends the program' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l free -d 'The function that frees its blocks, such as `pool_put:ptr=1`' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l max-blocks -d 'Outstanding blocks to keep track of in each process; 100 bytes of kernel memory each' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l stop -d 'Stop the process and look once, exactly, instead of many times while it runs'
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l no-daemon -d 'Record from here, even where a daemon runs'
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l json -d 'Write one JSON document instead of text'
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l all-frames -d 'Show every frame of each stack'
+complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l for -d 'Watch for so long, e.g. 30s, 5m, 1h' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l cache -d 'Only this slab cache, as /proc/slabinfo calls it. `kmalloc-96` is every kmalloc of 96 bytes, whatever its flags' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l only -d 'Only these kinds of memory; may be given more than once' -r -f -a "slab\t'kmalloc and slab caches'
@@ -122,15 +136,16 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l max-targets -d '
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l log-level -d 'error, warn, info, debug or trace' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -l socket -d 'The daemon\'s socket' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand set" -s h -l help -d 'Print help'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "run" -d 'Run a command and report what it holds when it ends'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "kernel" -d 'Watch the kernel\'s own memory for a while and report who holds it'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "status" -d 'Say what the daemon does and what it costs'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "targets" -d 'List the processes that the daemon suspects or has traced'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "report" -d 'Show the call sites that the daemon has found'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "watch" -d 'Show a line for each verdict of the daemon as it comes'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "detach" -d 'Have the daemon take its probes out of a process, and leave it alone'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "set" -d 'Change a setting of the daemon until its next reload or restart'
-complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run kernel top doctor status targets report watch detach set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "attach" -d 'Watch running processes for a while and report what they hold'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "run" -d 'Run a command and report what it holds when it ends'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "scan" -d 'Say which outstanding blocks of a process nothing can reach any more'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "kernel" -d 'Watch the kernel\'s own memory for a while and report who holds it'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "top" -d 'Show all processes and what they hold, live, on the whole terminal'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "doctor" -d 'Say what this kernel and machine can do, and try it on a child process'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "status" -d 'Say what the daemon does and what it costs'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "targets" -d 'List the processes that the daemon suspects or has traced'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "report" -d 'Show the call sites that the daemon has found'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "watch" -d 'Show a line for each verdict of the daemon as it comes'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "detach" -d 'Have the daemon take its probes out of a process, and leave it alone'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "set" -d 'Change a setting of the daemon until its next reload or restart'
+complete -c leakctl -n "__fish_leakctl_using_subcommand help; and not __fish_seen_subcommand_from attach run scan kernel top doctor status targets report watch detach set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

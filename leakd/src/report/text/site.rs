@@ -32,6 +32,7 @@ pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
     if let Some(lifetime) = freed_lifetime(site) {
         parts.push(lifetime);
     }
+    parts.extend(never_freed(site));
     if let Some(young) = young(site) {
         parts.push(format!("{tilde}{} of them young", count(young)));
     }
@@ -40,6 +41,19 @@ pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
         kernel::push_site(page, site);
     }
     stack::push(page, &site.stack, site.stack_end);
+}
+
+/// Which part of the blocks stays for good, where some were freed: else all do.
+fn never_freed(site: &Site) -> Option<String> {
+    let survival = site.survival.filter(|survival| survival.low > 0.0)?;
+    (site.freed_blocks > 0).then(|| {
+        format!(
+            "{} to {} are never freed: none was after {}",
+            percent(survival.low),
+            percent(survival.high),
+            duration(survival.settled_ns)
+        )
+    })
 }
 
 /// Blocks that count as outstanding and are younger than the minimum age, if

@@ -97,8 +97,16 @@ fn the_clock_jumps() {
     let status = daemon.ask(json!({"ask": "status"}));
     assert!(status["uptime_ms"].as_u64() < Some(hour / 1_000_000), "{status}");
     assert!(status["watch"]["passes"].as_u64() > Some(0), "{status}");
-    let view = daemon.wait_watched(pid);
+    let points = |view: &serde_json::Value| {
+        let all = [&view["series"], &view["trace"]["series"]];
+        all.map(|series| series.as_array().cloned().unwrap_or_default())
+    };
+    let view = wait_for("a few looks at its memory, and at its call sites", || {
+        daemon.process(pid).filter(|view| points(view).iter().all(|series| series.len() > 1))
+    });
     assert!(view["age_ms"].as_u64() < Some(hour / 1_000_000), "{view}");
+    let recent = |point: &serde_json::Value| point[0].as_f64().expect("seconds").abs() < 3600.0;
+    assert!(points(&view).concat().iter().all(recent), "{view}");
     assert!(years.iter().any(|year| *year != years[0]), "it jumped: {years:?}");
     assert_eq!(daemon.ask(json!({"ask": "detach", "pid": pid}))["answer"], "done");
     target.end();
@@ -111,7 +119,7 @@ fn the_clock_jumps() {
 fn the_disk_is_full() {
     let directory = tempfile::tempdir().expect("a directory");
     let daemon = Leakd::start_as(directory, QUIET, |command| {
-        let script = "mount -t tmpfs -o size=64k full /var/cache && mkdir /var/cache/leakd && \
+        let script = "mount -t tmpfs -o size=64k full /var/cache && mkdir -m 700 /var/cache/leakd && \
                       ! head -c 1M /dev/zero > /var/cache/rest 2>/dev/null && exec \"$@\"";
         let mut wrapped = Command::new("unshare");
         wrapped.args(["-m", "sh", "-c", script, "sh"]);

@@ -83,6 +83,13 @@ impl Leakctl {
         self.0.signal(signal);
     }
 
+    /// Sends it a signal, if it has not ended.
+    pub fn try_signal(&mut self, signal: Signal) {
+        if !self.0.ended() {
+            self.signal(signal);
+        }
+    }
+
     /// Its stdin gets this text and is closed.
     pub fn feed(&mut self, text: &str) {
         self.0.write(text);
@@ -131,6 +138,23 @@ impl Outcome {
             words.iter().any(|word| said.contains(&word.to_lowercase())),
             "the line should say one of {words:?}: {self:?}"
         );
+    }
+}
+
+impl Outcome {
+    /// Checks that it gave up after it had attached: status 2, nothing on stdout,
+    /// and a last line on stderr that has `word`.
+    pub fn assert_refused_after_attach(&self, word: &str) {
+        assert_eq!(self.status, 2, "trouble has exit status 2: {self:?}");
+        assert_eq!(self.stdout, "", "nothing is known: {self:?}");
+        let last = self.stderr.lines().last().unwrap_or_default();
+        assert!(last.starts_with("leakctl: ") && last.contains(word), "{word}: {self:?}");
+    }
+
+    /// Checks that its arguments were refused, with a word about `option`.
+    pub fn assert_usage(&self, option: &str) {
+        assert_eq!(self.status, 2, "{self:?}");
+        assert!(self.stderr.contains(option), "{option}: {self:?}");
     }
 }
 

@@ -68,6 +68,16 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("swallow.so", "cc -O2 -shared -fPIC", "swallow.c"),
     ("jump.so", "cc -O2 -shared -fPIC", "jump.c"),
     ("patterns", "cc -O1 -g -pthread", "patterns.c"),
+    ("graphs", "cc -O2 -g -pthread -fno-ipa-icf -fno-optimize-sibling-calls", "graphs.c"),
+    (
+        "graphs_with_sanitizer",
+        "cc -O2 -g -pthread -fsanitize=leak -fno-ipa-icf -fno-optimize-sibling-calls",
+        "graphs.c",
+    ),
+    ("mover", "cc -O2 -g -pthread", "mover.c"),
+    ("averse", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "averse.c"),
+    ("large", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "large.c"),
+    ("states", "cc -O2 -g -pthread -fno-optimize-sibling-calls", "states.c"),
 ];
 
 /// Where the sources are.
