@@ -3,7 +3,7 @@
 //! An interrupt comes on top of whatever ran: with that, each of its call
 //! sites would be there a thousand times. Its stack ends at its entry.
 
-use crate::ledger::count;
+use crate::{ledger::count, support::opaque};
 use aya_ebpf::{Global, btf_maps::PerCpuArray, helpers::generated as helper, macros::btf_map};
 use core::ffi::c_void;
 use leakd_common::{
@@ -90,7 +90,9 @@ fn hash_frames<const FROM: usize, const TO: usize>(
     let (interrupt, interrupt_bytes) = (INTERRUPT_BEGIN.load(), INTERRUPT_BYTES.load());
     let (soft, soft_bytes) = (SOFT_INTERRUPT_BEGIN.load(), SOFT_INTERRUPT_BYTES.load());
     let mut depth = FROM;
-    while depth < TO && depth < walked {
+    // The compiler must not make one bound of the two and compare for equality:
+    // the verifier of 6.1 does not follow that.
+    while depth < TO && depth < opaque(walked) {
         // SAFETY: below KERNEL_FRAMES.
         let frame = unsafe { *(&raw const (*stack).frames).cast::<u64>().add(depth) };
         hash = mix(hash, frame);

@@ -8,11 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::kernel_args::KernelArguments;
+use super::kernel_beside;
 use super::show::{Form, show, status_of};
 use crate::kernel::caches::{self, Wanted};
 use crate::kernel::{KernelTrace, Settings, hooks};
 use crate::preflight::Facts;
-use crate::terminal;
+use crate::terminal::{self, Style};
 
 /// Between two looks into the ring.
 const POLL: Duration = Duration::from_millis(20);
@@ -51,6 +52,12 @@ pub async fn kernel(arguments: KernelArguments) -> anyhow::Result<u8> {
     let min_age = arguments.min_age(trace.elapsed());
     let snapshot = trace.finish(min_age)?;
     let report = show(snapshot, min_age.as_nanos() as u64, &arguments.output, Form::Sites)?;
+    if !arguments.output.json && arguments.output.output.is_none() {
+        let mut stdout = io::stdout().lock();
+        let beside = kernel_beside::text(Style::of(&stdout), terminal::width(&stdout));
+        // `leakctl ... | head` has seen enough.
+        let _ = stdout.write_all(beside.as_bytes());
+    }
     Ok(status_of(&report))
 }
 

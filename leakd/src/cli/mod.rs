@@ -11,6 +11,7 @@ mod doctor_kernel;
 mod doctor_stacks;
 mod kernel;
 mod kernel_args;
+mod kernel_beside;
 mod progress;
 mod run;
 mod scan;

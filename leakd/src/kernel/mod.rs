@@ -27,6 +27,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
 
 use aya::maps::{MapData, RingBuf};
+use aya::programs::ProgramError;
 use leakd_common::kernel::{KERNEL_BLOCKS, KernelKind, KernelSite};
 use leakd_common::target::TargetCounters;
 
@@ -75,12 +76,12 @@ pub enum KernelError {
     #[error("cannot load the BPF maps and programs for the kernel's memory: {0}")]
     Load(#[from] aya::EbpfError),
     /// A program was refused.
-    #[error("the kernel refused the BPF program {program}: {source}")]
+    #[error("the kernel refused the BPF program {program}: {}", why(.source))]
     Program {
         /// The program.
         program: String,
         /// The cause.
-        source: aya::programs::ProgramError,
+        source: ProgramError,
     },
     /// The object and this program do not fit together.
     #[error("the BPF object has no {0}: leakd was built from mixed sources")]
@@ -247,4 +248,19 @@ fn missing_fields(btf: &Btf, ways: &mut [Way]) {
             way.hooks = Err(format!("the kernel's types have no {structure}.{field}"));
         }
     }
+}
+
+/// What the kernel says of a program that it refuses, in one line: the verifier
+/// explains itself in the line before its statistics.
+fn why(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    tracing::debug!("{log}");
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let said =
+        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    let last = log.lines().rev().map(str::trim).find(said).unwrap_or("no reason given");
+    format!("{io_error}: {last}")
 }

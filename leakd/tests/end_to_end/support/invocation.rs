@@ -73,6 +73,11 @@ impl Leakctl {
         );
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal);
