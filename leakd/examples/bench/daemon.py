@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -283,42 +284,56 @@ def nginx(machine, arguments):
         error_log {machine.directory}/nginx.log;
         events {{ worker_connections 64; }}
         http {{ access_log off; keepalive_requests 1000000;
-                server {{ listen 127.0.0.1:18080; return 200 'hello'; }} }}
+                server {{ listen 127.0.0.1:18080; location / {{ return 200 'hello'; }}
+                          location = /requests {{ stub_status; }} }} }}
         env LD_PRELOAD;""")
     server = machine.start("nginx", "-c", config, env={**os.environ, "LD_PRELOAD": str(planted)})
     time.sleep(2)
     worker = int(subprocess.check_output(["pgrep", "-P", str(server.pid)]))
 
-    def load(seconds):
-        return ["wrk", "-t1", "-c16", f"-d{seconds}s", "http://127.0.0.1:18080/"]
-
-    def measure():
-        text = subprocess.check_output(load(arguments.seconds), text=True)
-        return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
+    def requests():
+        with urllib.request.urlopen("http://127.0.0.1:18080/requests") as answer:
+            return int(answer.read().split()[9])
 
     for budget in (5, 20):
-        daemon = Daemon(machine, "mode = 'off'\n"
-                        f"[budget]\ntarget_percent = {budget}\nmachine_percent = 50")
-        say(f"nginx, budget {budget} %: " + rounds(daemon, worker, measure, arguments.rounds))
-        daemon.end()
         daemon = Daemon(machine, "[watch]\nstartup = '0s'\n[include]\ncomm = ['nginx']\n"
                         f"[budget]\ntarget_percent = {budget}\nmachine_percent = 50")
-        flood = machine.start(*load(1200), stdout=subprocess.DEVNULL)
-        began, named = time.monotonic(), None
-        while named is None and time.monotonic() - began < arguments.patience:
-            time.sleep(2)
-            view = daemon.process_view(worker)
-            evidence = view and view["trace"] and view["trace"].get("evidence")
+        flood = machine.start("wrk", "-t1", "-c16", "-d3600s", "http://127.0.0.1:18080/",
+                              stdout=subprocess.DEVNULL)
+        began, named, traced, at = time.monotonic(), None, None, (time.monotonic(), requests())
+        rates = []
+        while time.monotonic() - began < arguments.patience:
+            time.sleep(0.5)
+            view, now = daemon.process_view(worker), (time.monotonic(), requests())
+            trace = view and view["trace"] and view["trace"]["active"] and view["trace"]
+            if trace and traced is None:
+                traced = time.monotonic()
+            if trace and time.monotonic() - traced > arguments.settle:
+                rates.append(((now[1] - at[1]) / (now[0] - at[0]), trace["governor"]))
+            at = now
+            evidence = trace and trace.get("evidence")
             places = [site["place"] for site in evidence["sites"]] if evidence else []
-            if any("leak_in_answer" in place for place in places):
+            if named is None and any("leak_in_answer" in place for place in places):
                 named = time.monotonic() - began
+                place = [("leak_in_answer" in one) for one in places].index(True) + 1
                 say(f"nginx, budget {budget} %: planted leak named after {named:.0f} s, "
-                    f"place {[('leak_in_answer' in p) for p in places].index(True) + 1} of "
-                    f"{len(places)}")
+                    f"place {place} of {len(places)}")
+            if named and rates and time.monotonic() - traced > arguments.settle + arguments.span:
+                break
         if named is None:
-            trace = daemon.process_view(worker)["trace"] or {}
-            say(f"nginx, budget {budget} %: planted leak NOT named within "
-                f"{arguments.patience} s: {json.dumps(trace.get('governor'))}")
+            say(f"nginx, budget {budget} %: planted leak NOT named within {arguments.patience} s")
+        # Between two windows there are no probes: the neighbours in time, on a
+        # machine whose speed changes by the minute.
+        closed = [rate for (rate, governor), (_, before) in zip(rates[1:], rates)
+                  if not governor["open"] and not before["open"]]
+        if closed:
+            governor = rates[-1][1]
+            mean = statistics.mean(rate for rate, _ in rates)
+            say(f"nginx, budget {budget} %: {mean:,.0f} requests/s of "
+                f"{statistics.median(closed):,.0f} between windows: "
+                f"{mean / statistics.median(closed):.3f} ({len(rates) / 2:.0f} s, "
+                f"{governor['windows']} windows, {governor['step']}, open "
+                f"{governor['open_percent']:.1f} %, cost {governor['cost_percent']:.1f} %)")
         flood.kill()
         flood.wait()
         daemon.end()
@@ -352,7 +367,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + "; all")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=15, help="of wrk, each time")
+    parser.add_argument("--settle", type=int, default=20, help="seconds until nginx is measured")
+    parser.add_argument("--span", type=int, default=180, help="seconds that it is measured")
     parser.add_argument("--requests", type=int, default=600_000, help="of redis, each time")
     parser.add_argument("--patience", type=int, default=600, help="for the planted leak")
     arguments = parser.parse_args()
