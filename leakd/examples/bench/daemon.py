@@ -330,8 +330,8 @@ def nginx(machine, arguments):
             governor = rates[-1][1]
             mean = statistics.mean(rate for rate, _ in rates)
             say(f"nginx, budget {budget} %: {mean:,.0f} requests/s of "
-                f"{statistics.median(closed):,.0f} between windows: "
-                f"{mean / statistics.median(closed):.3f} ({len(rates) / 2:.0f} s, "
+                f"{statistics.mean(closed):,.0f} between windows: "
+                f"{mean / statistics.mean(closed):.3f} ({len(rates) / 2:.0f} s, "
                 f"{governor['windows']} windows, {governor['step']}, open "
                 f"{governor['open_percent']:.1f} %, cost {governor['cost_percent']:.1f} %)")
         flood.kill()
