@@ -83,6 +83,9 @@ pub enum Counter {
     SecondLook = 18,
     /// Kernel: pages for user memory and the page cache, which are left out.
     Movable = 19,
+    /// Kernel: allocations and frees outside of what is to be traced. They cost
+    /// something all the same.
+    Filtered = 20,
 }
 
 /// Number of counters, with room to grow.
