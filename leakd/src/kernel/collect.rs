@@ -111,6 +111,8 @@ pub(super) fn collect(
         without_table: Default::default(),
         unprobed,
         sites,
+        memory: None,
+        bad_frees: None,
         kernel: Some(details),
     })
 }
