@@ -113,6 +113,8 @@ pub(super) fn collect(
         without_table: Default::default(),
         unprobed,
         sites,
+        memory: None,
+        bad_frees: None,
         kernel: Some(details),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::answers::{done, failure, stage};
+use super::super::answers::{done, stage};
 use super::super::core::Core;
 use super::super::tracing::age_for;
 use super::decide::is_allowed;
@@ -97,7 +97,7 @@ impl Core {
     /// Ends its trace for a client.
     pub(in super::super) fn detach_kernel(&mut self) -> Answer {
         let Some(active) = &self.kernel.subject.active else {
-            return failure(ErrorCode::NotFound, "the kernel's memory is not under trace");
+            return Answer::failed(ErrorCode::NotFound, "the kernel's memory is not under trace");
         };
         let by_hand = active.by_hand;
         self.finish_kernel("somebody detached from it", None);

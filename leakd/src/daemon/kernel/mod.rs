@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::active::Active;
 use super::core::{Core, Told};
 use super::subject::{Key, Subject};
-use super::tracing::{KEPT_SITES, age_for, failure, snapshot};
+use super::tracing::{KEPT_SITES, age_for, snapshot};
 use crate::kernel::{KernelTrace, Settings, lines};
 use crate::preflight::{self, Facts};
 use crate::protocol::{ErrorCode, EventKind, Failure, KERNEL_PID, TraceView};
@@ -94,7 +94,7 @@ impl Core {
     /// Puts the kernel's memory under trace.
     fn begin_kernel(&mut self, settings: Settings, by_hand: bool) -> Result<(), Failure> {
         let cannot =
-            |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
+            |error: &dyn std::fmt::Display| Failure::new(ErrorCode::CannotTrace, error.to_string());
         Facts::gather().check_kernel().map_err(|error| cannot(&error))?;
         let scope = settings.scope();
         let trace = KernelTrace::start(settings).map_err(|error| cannot(&error))?;
