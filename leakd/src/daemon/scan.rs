@@ -126,7 +126,7 @@ impl Core {
                            program: nothing is known; try again";
             return Err(refusal(ErrorCode::CannotTrace, message));
         }
-        match trace.look(slot, Duration::ZERO) {
+        match trace.look(slot, Duration::ZERO, None) {
             Ok(Some(prepared)) => Ok((prepared, Arc::clone(trace.symbolizer()))),
             Ok(None) => Err(gone()),
             Err(error) => Err(refusal(ErrorCode::Internal, error.to_string())),

@@ -68,6 +68,7 @@ impl Engine {
         let slot = maps.slot;
         let info = process.info().clone();
         let now = Instant::now();
+        let began_ns = super::snapshot::now_ns().map_err(system("the clock"))?;
         let target = Target {
             process,
             info,
@@ -88,6 +89,7 @@ impl Engine {
             execs: 0,
             started: SystemTime::now(),
             started_at: now,
+            began_ns,
             refreshed: now,
             refresh_took: Duration::ZERO,
             refresh_due: false,

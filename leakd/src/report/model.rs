@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::kernel::{KernelSite, KernelTrace};
+use crate::verdict::growth::Rate;
+use crate::verdict::{Confidence, Verdict};
 
 /// The name and version of the format.
 pub const SCHEMA: &str = "leakd.report/1";
@@ -60,6 +62,9 @@ pub struct Target {
     pub heap: Heap,
     /// The functions that were probed.
     pub probes: Vec<Probe>,
+    /// What is held of its memory.
+    #[serde(default)]
+    pub verdict: Judged,
     /// The call sites with outstanding blocks, ranked.
     pub sites: Vec<Site>,
     /// Call sites that were left out of `sites`.
@@ -240,6 +245,9 @@ pub enum ProbeCost {
 pub struct Site {
     /// Hash of the stack, in hex; stable while the process runs.
     pub id: String,
+    /// What is held of it.
+    #[serde(default)]
+    pub verdict: Judged,
     /// Bytes not freed yet.
     pub outstanding_bytes: u64,
     /// Blocks not freed yet.
@@ -285,6 +293,19 @@ pub struct Site {
     /// What only the kernel's call sites have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSite>,
+}
+
+/// What a call site's memory does, or a process's, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The verdict.
+    pub word: Verdict,
+    /// How sure a leak is; null: it is none.
+    pub confidence: Option<Confidence>,
+    /// The reasons, in one line.
+    pub evidence: String,
+    /// By how much it grows; null: it does not, or that is not known.
+    pub growth: Option<Rate>,
 }
 
 /// The share of blocks that outlive all that were freed: the Kaplan-Meier estimate

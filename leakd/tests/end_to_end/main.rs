@@ -22,3 +22,4 @@ mod real_programs;
 mod run_command;
 mod scan;
 mod support;
+mod verdicts;

@@ -378,6 +378,110 @@ static void connections_that_stay(void)
 		kept[keeping++] = fill(8000);
 }
 
+/* Written when the judge was done, and not changed since: those of labels.json
+ * that are held out. */
+
+/* Fifty come in each second, and half of them are worked off: the oldest. */
+ALONE static void leak_by_a_queue_without_bound(void)
+{
+	static unsigned long first;
+	kept[keeping++ % (1 << 16)] = fill(300);
+	if (tick % 2)
+		free(kept[first++ % (1 << 16)]);
+}
+
+ALONE static void leak_by_a_growing_buffer(void)
+{
+	static char *rows;
+	static size_t length, room;
+	if (length + 2000 > room)
+		rows = realloc(rows, room = room ? room * 2 : 4096);
+	memset(rows + length, 'x', 2000);
+	length += 2000;
+	sink = rows;
+}
+
+ALONE static void leak_under_load_that_comes_and_goes(void)
+{
+	if (tick / (10 * TICKS) % 2)
+		return;
+	for (int i = 0; i < 4; i++) {
+		char *request = fill(350);
+		if (chance(10))
+			free(request);
+	}
+}
+
+static struct connection sessions[2000];
+
+/* Sessions of 10 to 30 seconds, of which one in three is never ended. */
+ALONE static void leak_forgotten_sessions(void)
+{
+	for (unsigned i = 0; i < 2000; i++)
+		if (sessions[i].buffer && sessions[i].end == tick) {
+			free(sessions[i].buffer);
+			sessions[i].buffer = NULL;
+		}
+	if (tick % 2)
+		return;
+	struct connection *session = &sessions[tick / 2 % 2000];
+	session->buffer = fill(450);
+	session->end = chance(3) ? tick + (10 + chance(20)) * TICKS : 0;
+}
+
+ALONE static void leak_faster_and_faster(void)
+{
+	for (unsigned long i = 0; i < 1 + tick / 2000; i++)
+		sink = fill(150);
+}
+
+ALONE static void leak_a_little_less_each_minute(void)
+{
+	if (chance(10) < 10 - tick / 3000)
+		sink = fill(170);
+}
+
+/* It would be full after half an hour: each key is new. */
+static void cache_that_is_not_full_yet(void)
+{
+	static char *entries[100000];
+	free(entries[tick % 100000]);
+	entries[tick % 100000] = fill(250);
+}
+
+/* One in 15,000 ends in each tick: they live for five minutes on average. */
+static void long_sessions(void)
+{
+	for (unsigned i = 0; i < 2000; i++)
+		if (sessions[i].buffer && chance(15000) == 0) {
+			free(sessions[i].buffer);
+			sessions[i].buffer = NULL;
+		}
+	unsigned slot = chance(2000);
+	if (tick % 5 == 0 && !sessions[slot].buffer)
+		sessions[slot].buffer = fill(600);
+}
+
+/* A new table every 40 seconds; the one before goes then. */
+static void two_generations(void)
+{
+	unsigned long half = tick / (20 * TICKS) % 2 * 1000;
+	free(kept[half + tick % 1000]);
+	kept[half + tick % 1000] = fill(500);
+}
+
+static void index_of_the_first_70_seconds(void)
+{
+	if (tick < 70 * TICKS)
+		kept[keeping++] = fill(220);
+}
+
+static void entries_of_90_seconds(void)
+{
+	free(kept[tick % (90 * TICKS)]);
+	kept[tick % (90 * TICKS)] = fill(330);
+}
+
 static const struct {
 	const char *name;
 	void (*step)(void);
@@ -411,6 +515,17 @@ static const struct {
 	BEHAVIOUR(full_before),
 	BEHAVIOUR(sawtooth),
 	BEHAVIOUR(connections_that_stay),
+	BEHAVIOUR(leak_by_a_queue_without_bound),
+	BEHAVIOUR(leak_by_a_growing_buffer),
+	BEHAVIOUR(leak_under_load_that_comes_and_goes),
+	BEHAVIOUR(leak_forgotten_sessions),
+	BEHAVIOUR(leak_faster_and_faster),
+	BEHAVIOUR(leak_a_little_less_each_minute),
+	BEHAVIOUR(cache_that_is_not_full_yet),
+	BEHAVIOUR(long_sessions),
+	BEHAVIOUR(two_generations),
+	BEHAVIOUR(index_of_the_first_70_seconds),
+	BEHAVIOUR(entries_of_90_seconds),
 };
 
 int main(int count, char **arguments)

@@ -154,6 +154,23 @@ static void strings()
 		sum += text(50);
 }
 
+// Held out: see labels.json.
+
+ALONE static void leak_empty_entries()
+{
+	static std::map<unsigned long, std::vector<int>> orders;
+	if (orders[tick].empty() && tick % 7 == 0)
+		orders[tick].reserve(50);
+}
+
+static void tree_that_is_pruned()
+{
+	static std::map<unsigned long, std::string> tree;
+	tree[chance(1u << 30)] = text(150);
+	while (tree.size() > 600)
+		tree.erase(tree.begin());
+}
+
 int main(int count, char **arguments)
 {
 	static const std::map<std::string, void (*)()> behaviours = {
@@ -168,6 +185,8 @@ int main(int count, char **arguments)
 		{"queue_in_balance", queue_in_balance},
 		{"vector_that_is_cleared", vector_that_is_cleared},
 		{"strings", strings},
+		{"leak_empty_entries", leak_empty_entries},
+		{"tree_that_is_pruned", tree_that_is_pruned},
 	};
 	auto found = behaviours.find(count > 1 ? arguments[1] : "");
 	if (found == behaviours.end())

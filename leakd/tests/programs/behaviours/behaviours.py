@@ -92,6 +92,23 @@ def batch():
         kept.clear()
 
 
+# Held out: see labels.json.
+
+
+def leak_small_objects():
+    kept.extend((tick, str(tick), [tick]) for _ in range(20))
+
+
+def leak_tracebacks():
+    if tick % 10:
+        return
+    try:
+        buffer = bytearray(1800)
+        raise ValueError(len(buffer))
+    except ValueError as error:
+        kept.append(error)
+
+
 step = globals()[sys.argv[1]]
 print(f"ready {os.getpid()}", flush=True)
 while True:

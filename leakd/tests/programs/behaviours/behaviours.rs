@@ -99,6 +99,21 @@ fn messages(state: &mut State) {
     black_box(receiver.iter().map(|message| message.len()).sum::<usize>());
 }
 
+// Held out: see labels.json.
+
+#[inline(never)]
+fn leak_messages_that_nobody_takes(state: &mut State) {
+    state.queue.push_back(text(90));
+}
+
+fn slots_that_are_reused(state: &mut State) {
+    let slot = state.chance(800) as usize;
+    if state.rows.len() <= slot {
+        state.rows.resize_with(slot + 1, Vec::new);
+    }
+    state.rows[slot] = text(200 + slot);
+}
+
 fn main() {
     let step: fn(&mut State) = match std::env::args().nth(1).as_deref() {
         Some("leak_a_cycle") => leak_a_cycle,
@@ -110,6 +125,8 @@ fn main() {
         Some("bounded_queue") => bounded_queue,
         Some("rows_by_batch") => rows_by_batch,
         Some("messages") => messages,
+        Some("leak_messages_that_nobody_takes") => leak_messages_that_nobody_takes,
+        Some("slots_that_are_reused") => slots_that_are_reused,
         _ => std::process::exit(2),
     };
     println!("ready {}", std::process::id());
