@@ -25,10 +25,6 @@ const DEFAULT_TOP: usize = 100;
 /// What is waited for, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(5);
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Answer {
-    Answer::Error(Failure { code, message: message.into() })
-}
-
 fn done(message: impl Into<String>) -> Answer {
     Answer::Done(Done { message: message.into() })
 }
@@ -149,7 +145,7 @@ impl Core {
     ) -> Answer {
         let mut processes = self.views(pid, all || pid.is_some(), series);
         if let Some(pid) = pid.filter(|_| processes.is_empty()) {
-            return failure(ErrorCode::NotFound, format!("no process {pid} is watched"));
+            return Answer::failed(ErrorCode::NotFound, format!("no process {pid} is watched"));
         }
         let cost = |view: &ProcessView| view.cost_percent().unwrap_or(-1.0);
         processes.sort_by(|one, other| {
@@ -242,7 +238,10 @@ impl Core {
         let wanted = |key: &Key| is_it(key, pid, start_time);
         let found = self.subjects.iter().find(|(key, one)| wanted(key) && one.active.is_some());
         let Some((&key, subject)) = found else {
-            return failure(ErrorCode::NotFound, format!("process {pid} is not under trace"));
+            return Answer::failed(
+                ErrorCode::NotFound,
+                format!("process {pid} is not under trace"),
+            );
         };
         let comm = subject.identity.comm.clone();
         self.finish(key, "somebody detached from it", None);
@@ -283,10 +282,10 @@ impl Core {
             Ok(())
         })();
         if let Err(message) = result {
-            return failure(ErrorCode::BadRequest, message);
+            return Answer::failed(ErrorCode::BadRequest, message);
         }
         if changed.is_empty() {
-            return failure(ErrorCode::BadRequest, "nothing to set was named");
+            return Answer::failed(ErrorCode::BadRequest, "nothing to set was named");
         }
         self.config = config;
         for name in &changed {
@@ -308,7 +307,8 @@ impl Core {
         reply: oneshot::Sender<Answer>,
     ) {
         let Ok(permit) = Arc::clone(&self.reports).try_acquire_owned() else {
-            let _ = reply.send(failure(ErrorCode::Busy, "other reports are being made: try again"));
+            let _ = reply
+                .send(Answer::failed(ErrorCode::Busy, "other reports are being made: try again"));
             return;
         };
         let min_age = min_age_ms.map_or(*self.config.trace.min_age, Duration::from_millis);
@@ -343,7 +343,7 @@ impl Core {
                 _ => "nothing is or was under trace".to_owned(),
             };
             let hint = "`leakctl attach PID` traces one";
-            let _ = reply.send(failure(ErrorCode::NotFound, format!("{what}: {hint}")));
+            let _ = reply.send(Answer::failed(ErrorCode::NotFound, format!("{what}: {hint}")));
             return;
         }
         let top = top.unwrap_or(DEFAULT_TOP).min(MOST_SITES);

@@ -80,10 +80,6 @@ pub(super) fn own_cpu() -> Duration {
     })
 }
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure { code, message: message.into() }
-}
-
 impl Core {
     /// Processes under trace.
     pub(super) fn active(&self) -> usize {
@@ -92,7 +88,7 @@ impl Core {
 
     fn start_engine(&mut self) -> Result<(), Failure> {
         if let Tracing::Unavailable(error) = &self.tracing {
-            return Err(failure(ErrorCode::CannotTrace, error.clone()));
+            return Err(Failure::new(ErrorCode::CannotTrace, error.clone()));
         }
         if self.trace.is_none() {
             let settings = Settings {
@@ -101,7 +97,7 @@ impl Core {
                 ..Settings::default()
             };
             let engine = Engine::start(settings)
-                .map_err(|error| failure(ErrorCode::CannotTrace, error.to_string()))?;
+                .map_err(|error| Failure::new(ErrorCode::CannotTrace, error.to_string()))?;
             self.trace = Some(Trace::new(engine, false));
         }
         Ok(())
@@ -117,18 +113,18 @@ impl Core {
         sample_bytes: u64,
     ) -> Result<Key, Failure> {
         let cannot =
-            |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
+            |error: &dyn std::fmt::Display| Failure::new(ErrorCode::CannotTrace, error.to_string());
         // What is wrong with a pid is told before anything is started.
         let info = crate::process::inspect(pid).map_err(|error| match error {
             crate::process::ProcessError::NotFound(_) => {
-                failure(ErrorCode::NotFound, error.to_string())
+                Failure::new(ErrorCode::NotFound, error.to_string())
             }
             other => cannot(&other),
         })?;
         let another = |found: u64| start_time.is_some_and(|wanted| wanted != found);
         let reused = || {
             let message = format!("the process that had the pid {pid} has ended: it is another's");
-            failure(ErrorCode::NotFound, message)
+            Failure::new(ErrorCode::NotFound, message)
         };
         if another(info.start_time) {
             return Err(reused());
@@ -136,18 +132,18 @@ impl Core {
         self.start_engine()?;
         let now = self.now();
         let Tracing::Available { canary, .. } = &self.tracing else {
-            return Err(failure(ErrorCode::Internal, "no canary"));
+            return Err(Failure::new(ErrorCode::Internal, "no canary"));
         };
         let prices = Prices::of(canary);
         let Some(trace) = &mut self.trace else {
-            return Err(failure(ErrorCode::Internal, "no engine"));
+            return Err(Failure::new(ErrorCode::Internal, "no engine"));
         };
         let slot = trace
             .engine_mut()
             .attach_adjustable(pid, sample_bytes)
             .map_err(|error| cannot(&error))?;
         let Some(target) = trace.engine().target(slot) else {
-            return Err(failure(ErrorCode::Internal, "no target"));
+            return Err(Failure::new(ErrorCode::Internal, "no target"));
         };
         let found = target.info().start_time;
         if another(found) {
@@ -165,7 +161,7 @@ impl Core {
             if let Some(trace) = &mut self.trace {
                 trace.engine_mut().detach(slot);
             }
-            return Err(failure(ErrorCode::NotFound, format!("process {pid} has ended")));
+            return Err(Failure::new(ErrorCode::NotFound, format!("process {pid} has ended")));
         };
         let subject = self.subjects.entry(key).or_insert_with(|| Subject::new(identity));
         subject.active = Some(active);
@@ -215,7 +211,7 @@ impl Core {
         subject.touched = Instant::now();
         let comm = subject.identity.comm.clone();
         if let Some(prepared) = prepared {
-            self.keep_report(key, prepared, min_age);
+            self.keep_report(key, prepared.detached(), min_age);
         }
         self.announce(
             key,

@@ -116,8 +116,10 @@ pub(super) fn collect(
         without_table: Default::default(),
         unprobed,
         replaced_per_second: None,
-        memory: None,
+        memory_growth: None,
         sites,
+        memory: None,
+        bad_frees: None,
         kernel: Some(details),
     })
 }

@@ -68,6 +68,13 @@ pub enum Answer {
     Error(Failure),
 }
 
+impl Answer {
+    /// That it was not done, and why.
+    pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Error(Failure::new(code, message))
+    }
+}
+
 /// Processes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Targets {
@@ -118,6 +125,13 @@ pub struct Failure {
     pub code: ErrorCode,
     /// One line for a person: what is wrong and what to do.
     pub message: String,
+}
+
+impl Failure {
+    /// Something that was not done, and why.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
 }
 
 /// What is wrong with a request.

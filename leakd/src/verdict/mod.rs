@@ -2,6 +2,7 @@
 //!
 //! | file | concern |
 //! |---|---|
+//! | [`exhaustion`] | when memory will be used up |
 //! | [`survival`] | how long blocks live, freed and outstanding ones together |
 //! | [`births`] | when the outstanding ones were allocated |
 //! | [`growth`] | how fast a series grows, and how sure that is |
@@ -11,6 +12,7 @@
 //! `docs/VERDICTS.md` explains the verdicts to who reads them; keep both alike.
 
 pub mod births;
+pub mod exhaustion;
 pub mod growth;
 pub mod judge;
 pub mod sites;

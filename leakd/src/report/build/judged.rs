@@ -19,7 +19,7 @@ pub(super) fn process_facts(target: &TargetSnapshot, coverage: &Coverage) -> Pro
         replaced_per_second: target
             .replaced_per_second
             .unwrap_or(coverage.unknown_frees as f64 / seconds.max(1e-3)),
-        memory: target.memory,
+        memory: target.memory_growth,
     }
 }
 
