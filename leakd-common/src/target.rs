@@ -91,6 +91,9 @@ pub enum Counter {
     BadFrees = 20,
     /// Frees that could not be remembered.
     LostFrees = 21,
+    /// Kernel: allocations and frees outside of what is to be traced. They cost
+    /// something all the same.
+    Filtered = 22,
 }
 
 /// Number of counters, with room to grow.

@@ -85,15 +85,31 @@ impl Active {
                 function.single_stepped.is_some() && frees == freeing
             })
         };
+        let controller = Controller::new(now, target.sample_bytes());
         Self {
             slot: target.slot(),
+            single_stepped: (slow(false), slow(true)),
             by_hand,
+            ..Self::with(controller, prices)
+        }
+    }
+
+    /// The same of the kernel's own memory, which has no slot in the engine.
+    pub fn of_kernel(now: f64, by_hand: bool) -> Self {
+        let active = Self::with(Controller::without_samples(now), Prices::KERNEL);
+        Self { by_hand, ..active }
+    }
+
+    fn with(controller: Controller, prices: Prices) -> Self {
+        Self {
+            slot: u16::MAX,
+            by_hand: false,
             until: None,
             began: Instant::now(),
             began_at: SystemTime::now(),
-            controller: Controller::new(now, target.sample_bytes()),
+            controller,
             prices,
-            single_stepped: (slow(false), slow(true)),
+            single_stepped: (false, false),
             factor: Factor::default(),
             before: None,
             load: None,
@@ -149,6 +165,13 @@ impl Active {
         self.leaks.are_due(now) && self.totals.1 <= MOST_KEPT
     }
 
+    /// Adds the totals of all sites at `now`.
+    pub fn learn_totals(&mut self, now: f64, totals: &HashMap<u64, Site>, least_slope: f64) {
+        self.sum_up(now, totals);
+        self.sites.push(now, totals);
+        self.growers = self.sites.growers(totals, least_slope);
+    }
+
     /// Adds what a look at `now` has seen; `memory`: what the process has taken, in
     /// bytes.
     pub fn learn(
@@ -159,11 +182,8 @@ impl Active {
         memory: Option<u64>,
         least_slope: f64,
     ) {
-        self.sum_up(now, &look.sites);
-        self.sites.push(now, &look.sites);
-        let unknown = look.counters.get(Counter::UnknownFrees);
-        self.sites.push_process(now, memory, unknown);
-        self.growers = self.sites.growers(&look.sites, least_slope);
+        self.learn_totals(now, &look.sites, least_slope);
+        self.sites.push_process(now, memory, look.counters.get(Counter::UnknownFrees));
         self.leaks.judge(now, target, look, &self.sites, least_slope);
         self.leaks.put_first(&mut self.growers, &look.sites);
     }
@@ -282,6 +302,7 @@ impl Active {
             by_hand: self.by_hand,
             started: time::rfc3339(self.began_at),
             duration_ms: self.began.elapsed().as_millis() as u64,
+            scope: None,
             outstanding_bytes: self.totals.0,
             outstanding_blocks: self.totals.1,
             estimated: target.is_some_and(|target| target.sample_bytes() > 0),

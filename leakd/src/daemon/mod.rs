@@ -12,6 +12,7 @@
 //! | [`handle`] | how it is reached, and what needs not wait for it |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`scan`] | scans for clients |
+//! | [`kernel`] | the kernel's own memory as a target |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
 //! | [`inside`] | the same core within another program, without a socket |
 //! | [`memory`] | its own |
@@ -23,6 +24,7 @@ mod core;
 mod decide;
 mod handle;
 mod inside;
+mod kernel;
 mod leaks;
 mod log;
 mod memory;

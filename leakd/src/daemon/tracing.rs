@@ -40,7 +40,7 @@ const TABLES_WAIT: Duration = Duration::from_millis(100);
 /// Weight of the last control period in leakd's own cost: some 30 seconds.
 const OWN_WEIGHT: f64 = 0.03;
 /// Call sites that are kept of a trace that has ended.
-const KEPT_SITES: usize = 50;
+pub(super) const KEPT_SITES: usize = 50;
 
 /// Sends the canary ahead. The engine goes again: it is started when there is
 /// something to trace.
@@ -243,6 +243,7 @@ impl Core {
 
     /// Finds out which targets have ended; lets an idle engine go.
     pub(super) fn tick(&mut self) {
+        self.kernel.poll();
         let Some(trace) = &mut self.trace else { return };
         trace.tick();
         let ended: Vec<Key> = self
@@ -286,8 +287,9 @@ impl Core {
             .map(|active| (active.controller.cost(), active.controller.cost_of_cpu()))
             .collect();
         let spent: f64 = costs.iter().map(|cost| cost.1).sum();
-        self.machine_cost = (spent + own_rate) / cpus;
-        let room = self.config.budget.machine_percent.share() * cpus - own_rate;
+        let of_kernel = self.control_kernel();
+        self.machine_cost = (spent + of_kernel + own_rate) / cpus;
+        let room = self.config.budget.machine_percent.share() * cpus - of_kernel - own_rate;
         let shares = governor::shares(&costs, budget, room);
         self.budgets = keys.iter().copied().zip(shares.iter().copied()).collect();
         let now = self.now();
@@ -453,6 +455,7 @@ impl Core {
 
     /// Looks at the call sites of all targets, and judges.
     pub(super) fn learn(&mut self) {
+        self.learn_kernel();
         let least_slope = super::core::judge(&self.config).least_slope;
         let now = self.now();
         let keys: Vec<Key> = self.subjects.keys().copied().collect();
@@ -506,7 +509,7 @@ pub(super) fn age_for(active: &Active, min_age: Duration) -> Duration {
     min_age.min(active.began.elapsed() / 3)
 }
 
-fn is_windows(step: Step) -> bool {
+pub(super) fn is_windows(step: Step) -> bool {
     matches!(step, Step::Windows { .. })
 }
 
@@ -533,7 +536,7 @@ fn name_growers(active: &mut Active, trace: &Trace, patience: &mut Duration) {
 
 /// The frame to look at first: the innermost that does not only work on behalf
 /// of its caller.
-fn place(frames: Vec<Frame>) -> String {
+pub(super) fn place(frames: Vec<Frame>) -> String {
     let frames: Vec<model::Frame> = frames.into_iter().map(report::build::model_frame).collect();
     let named = || frames.iter().filter(|frame| frame.function.is_some());
     let own = named().find(|frame| !report::text::is_library(frame)).or_else(|| named().next());

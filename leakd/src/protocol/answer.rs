@@ -57,6 +57,8 @@ pub enum Answer {
     Idle {},
     /// To `attach`.
     Attached(Attached),
+    /// To `kernel`.
+    KernelAttached(KernelAttached),
     /// To `detach` and `set`.
     Done(Done),
     /// To `scan`.
@@ -108,6 +110,28 @@ pub struct Attached {
     pub single_stepped: Vec<String>,
     /// It was under trace already, and goes on as it was asked for now.
     pub already: bool,
+}
+
+/// The kernel's own memory is under trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelAttached {
+    /// What was asked for, in some words.
+    pub scope: String,
+    /// The kinds of memory that are traced.
+    pub traced: Vec<String>,
+    /// Those that this kernel does not let be traced.
+    pub not_traced: Vec<NotTraced>,
+    /// The kernel hides its addresses: call sites have no names.
+    pub nameless: bool,
+}
+
+/// A kind of memory that cannot be traced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotTraced {
+    /// The kind.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// It was done.

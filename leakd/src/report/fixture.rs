@@ -335,6 +335,7 @@ pub fn kernel() -> TargetSnapshot {
     let of = |kind: &str, cache: Option<&str>, bytes: (u64, u64)| KernelSite {
         kind: kind.to_owned(),
         cache: cache.map(str::to_owned),
+        merged_with: Vec::new(),
         least_bytes: bytes.0,
         most_bytes: bytes.1,
         reclaimable: Some(false),
@@ -365,6 +366,9 @@ pub fn kernel() -> TargetSnapshot {
             kernel: Some(KernelSite {
                 interrupt: true,
                 reclaimable: None,
+                merged_with: ["UNIX", "eventpoll_epi", "mnt_cache", "pid"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 ..of("cache", Some("skbuff_head_cache"), (256, 256))
             }),
             ..planted(3, 256, 90_000, 12).site(receive)

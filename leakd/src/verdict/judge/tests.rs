@@ -205,7 +205,8 @@ fn learnt_from_the_held_out() {
     let queue = Play::new(40.0, 120.0, |birth, _| birth).judge();
     assert!(![Leak, CacheLike, WarmUp, Stable].contains(&queue.verdict), "{queue:?}");
     let calmer = Play::new(40.0, 120.0, |_, _| NEVER);
-    let calmer = calmer.without(|birth| birth > 60.0 && (birth * 40.0) as u64 % 4 == 0).judge();
+    let calmer =
+        calmer.without(|birth| birth > 60.0 && ((birth * 40.0) as u64).is_multiple_of(4)).judge();
     assert_eq!(calmer.verdict, Leak, "{calmer:?}");
 }
 
