@@ -268,6 +268,9 @@ fn row(process: &ProcessView) -> String {
     if let Some(site) = place {
         let place = safe(&site.place);
         text.push_str(&format!("        {}\n", crate::terminal::shorten_middle(&place, 72)));
+        if !site.evidence.is_empty() {
+            text.push_str(&wrapped(&[format!("          {}", safe(&site.evidence))]));
+        }
     }
     if let Some(error) = process.trace.as_ref().and_then(|trace| trace.error.as_ref()) {
         text.push_str(&wrapped(&[format!("          {}", safe(error))]));

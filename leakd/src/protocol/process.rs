@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use crate::verdict::Confidence;
 
 /// A point of a time series: seconds before now, bytes.
 pub type Point = (f64, u64);
@@ -180,7 +181,7 @@ pub struct GovernorStep {
 pub struct Evidence {
     /// How long call sites were looked at, in milliseconds.
     pub span_ms: u64,
-    /// Those that hold more and more, most growth first; at most 10.
+    /// Those that hold more and more, leaks first, then most growth first; at most 10.
     pub sites: Vec<EvidenceSite>,
 }
 
@@ -199,4 +200,13 @@ pub struct EvidenceSite {
     pub bytes_per_second: f64,
     /// Share of its blocks that were not freed, 0 to 1.
     pub surviving_share: f64,
+    /// `leak` or `growing`.
+    #[serde(default)]
+    pub verdict: Verdict,
+    /// How sure a leak is.
+    #[serde(default)]
+    pub confidence: Option<Confidence>,
+    /// The reasons, in one line; empty where it only grows.
+    #[serde(default)]
+    pub evidence: String,
 }

@@ -117,11 +117,11 @@ fn a_leak_is_found_by_itself() {
         assert!(started.elapsed().as_secs() < 1200, "{view}");
         std::thread::sleep(std::time::Duration::from_secs(1));
     };
-    assert_eq!(view["verdict"], "growing", "{view}");
+    assert!(view["verdict"] == "growing" || view["verdict"] == "leak", "{view}");
     let place = view["trace"]["evidence"]["sites"][0]["place"].as_str().expect("a place");
     assert!(place.contains("leak_slowly") && place.contains("slow_leak.c:"), "{view}");
     let other = daemon.wait_watched(honest.pid());
-    assert_ne!(other["verdict"], "growing", "{other}");
+    assert!(other["verdict"] != "growing" && other["verdict"] != "leak", "{other}");
     assert_ne!(other["stage"], "traced", "{other}");
     eprintln!("named after {} s", started.elapsed().as_secs());
     daemon.end(Signal::SIGTERM);
