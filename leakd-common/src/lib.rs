@@ -5,6 +5,7 @@
 //! loads it are built by two compilers.
 #![no_std]
 
+pub mod bad_free;
 pub mod block;
 pub mod cookie;
 pub mod event;

@@ -28,9 +28,13 @@ pub struct TargetConfig {
     /// 1: nothing is recorded (the slot is being torn down, or a window is
     /// closed).
     pub paused: u32,
+    /// [`FreeChecks`](crate::bad_free::FreeChecks).
+    pub free_checks: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-plain_data!(TargetConfig = 16);
+plain_data!(TargetConfig = 24);
 
 /// Index of each counter in [`TargetCounters`].
 ///
@@ -83,6 +87,13 @@ pub enum Counter {
     SecondLook = 18,
     /// Kernel: pages for user memory and the page cache, which are left out.
     Movable = 19,
+    /// Frees that were wrong ([`crate::bad_free`]), where it is looked for them.
+    BadFrees = 20,
+    /// Frees that could not be remembered.
+    LostFrees = 21,
+    /// Kernel: allocations and frees outside of what is to be traced. They cost
+    /// something all the same.
+    Filtered = 22,
 }
 
 /// Number of counters, with room to grow.

@@ -23,6 +23,7 @@ pub mod preflight;
 pub mod process;
 pub mod protocol;
 pub mod report;
+pub mod resident;
 pub mod scan;
 pub mod server;
 pub mod symbol;

@@ -26,6 +26,7 @@ pub fn kmalloc(context: *mut c_void) -> i32 {
         return 0;
     }
     if !filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let allocation = Allocation {
@@ -47,6 +48,7 @@ pub fn cache_alloc(context: *mut c_void) -> i32 {
     let arguments = Arguments(context.cast());
     let (address, cache) = (arguments.get(1), arguments.get(2));
     if !filter::wants_cache(cache) {
+        count(Counter::Filtered);
         return 0;
     }
     if address == 0 {
@@ -55,6 +57,7 @@ pub fn cache_alloc(context: *mut c_void) -> i32 {
     }
     let bytes = filter::block_bytes(cache);
     if !filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let allocation = Allocation {
@@ -85,6 +88,7 @@ pub fn page_alloc(context: *mut c_void) -> i32 {
     }
     let bytes = 1u64 << (PAGE_SHIFT + (arguments.get(1) as u32 & 31));
     if !filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let kind = KernelKind::Pages;
@@ -101,6 +105,7 @@ pub fn percpu_alloc(context: *mut c_void) -> i32 {
     let arguments = Arguments(context.cast());
     let bytes = arguments.get(8);
     if !filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let allocation = Allocation {
@@ -126,6 +131,7 @@ pub fn vmap_alloc(context: *mut c_void) -> i32 {
     }
     let (address, bytes) = (arguments.get(0), arguments.get(1));
     if !filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let kind = KernelKind::Vmalloc;

@@ -5,8 +5,12 @@
 //! to leak. So a second program stands behind each one that interrupts may
 //! reach; it finds what the first one missed.
 
-use crate::{Arguments, filter, ledger::freed};
+use crate::{
+    Arguments, filter,
+    ledger::{count, freed},
+};
 use core::ffi::c_void;
+use leakd_common::target::Counter;
 
 /// kfree(call_site, ptr)
 #[unsafe(no_mangle)]
@@ -34,6 +38,8 @@ pub fn cache_free(context: *mut c_void) -> i32 {
     let arguments = Arguments(context.cast());
     if filter::may_hold(arguments.get(2)) {
         freed(arguments.get(1), true);
+    } else {
+        count(Counter::Filtered);
     }
     0
 }

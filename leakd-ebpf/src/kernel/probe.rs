@@ -68,6 +68,7 @@ pub fn vmap_alloc_return(context: *mut c_void) -> i32 {
     let (Some(address), Some(end)) = (start, end) else { return 0 };
     let bytes = end.wrapping_sub(address);
     if !crate::filter::wants_size(bytes) {
+        count(Counter::Filtered);
         return 0;
     }
     let kind = KernelKind::Vmalloc;

@@ -6,6 +6,7 @@
 //! outstanding, exactly. Old blocks are never evicted: when the ledger is
 //! full, new ones are lost, and counted.
 
+pub mod recent_frees;
 mod sampling;
 mod sites;
 

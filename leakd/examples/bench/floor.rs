@@ -38,7 +38,7 @@ impl Floor {
     pub fn load(method: ProbeMethod) -> Result<Self> {
         let offset = tracepoint_field("sched", "sched_process_fork", "child_pid")
             .context("the format of sched:sched_process_fork cannot be read")?;
-        let object = BpfObject::load(offset)?;
+        let object = BpfObject::load(offset, 1)?;
         let loader = ProgramLoader::new(&object)?;
         let load = |attach| loader.load(PROGRAM, attach);
         let programs = match method {

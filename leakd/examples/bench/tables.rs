@@ -44,7 +44,7 @@ struct Loaded {
 fn load(pid: u32, cache: Option<DiskCache>) -> Result<Loaded> {
     let offset = tracepoint_field("sched", "sched_process_fork", "child_pid")
         .context("the format of sched:sched_process_fork cannot be read")?;
-    let object = BpfObject::load(offset)?;
+    let object = BpfObject::load(offset, 1)?;
     let maps = KernelMaps::new(MapDescriptors {
         tables: object.owned_map("TABLES")?,
         geometry: object.owned_map("GEOMETRY")?,

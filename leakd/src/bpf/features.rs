@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use leakd_common::bad_free::RECENT_FREES;
+
 use super::link;
 use super::object::{BpfObject, ObjectError};
 use super::program::{Program, ProgramError, ProgramLoader, UprobeAttach};
@@ -32,7 +34,12 @@ pub struct UprobePrograms {
 
 impl UprobePrograms {
     /// Loads the programs; `limit` keeps from trying the methods better than it.
-    pub fn load(object: &BpfObject, limit: Option<ProbeMethod>) -> Result<Self, ProgramError> {
+    /// `check_frees`: those that look at each free.
+    pub fn load(
+        object: &BpfObject,
+        limit: Option<ProbeMethod>,
+        check_frees: bool,
+    ) -> Result<Self, ProgramError> {
         let loader = ProgramLoader::new(object)?;
         let method = best_method(&loader, limit.unwrap_or(ProbeMethod::Session));
         let (allocate, attach) = match method {
@@ -52,7 +59,7 @@ impl UprobePrograms {
             method,
             allocate: loader.load(allocate, attach)?,
             allocate_return,
-            free: loader.load("free_entry", other)?,
+            free: loader.load(if check_frees { "free_checked" } else { "free_entry" }, other)?,
         })
     }
 }
@@ -90,13 +97,14 @@ pub fn tracepoint_field(category: &str, event: &str, field: &str) -> Option<u32>
     })
 }
 
-/// Loads the object and attaches what follows the life of targets.
-pub fn load_object() -> Result<BpfObject, ObjectError> {
+/// Loads the object and attaches what follows the life of targets; `check_frees`:
+/// with room for the frees of late.
+pub fn load_object(check_frees: bool) -> Result<BpfObject, ObjectError> {
     const SCHED: &str = "sched";
     const FORK: &str = "sched_process_fork";
     let offset = tracepoint_field(SCHED, FORK, "child_pid")
         .ok_or_else(|| ObjectError::NoTracing(format!("{SCHED}:{FORK}")))?;
-    let mut object = BpfObject::load(offset)?;
+    let mut object = BpfObject::load(offset, if check_frees { RECENT_FREES } else { 1 })?;
     for (program, event) in [
         ("process_fork", FORK),
         ("process_exec", "sched_process_exec"),

@@ -53,12 +53,13 @@ pub struct BpfObject {
 
 impl BpfObject {
     /// Makes the maps. `fork_child_offset` is where sched:sched_process_fork
-    /// has its `child_pid`.
-    pub fn load(fork_child_offset: u32) -> Result<Self, ObjectError> {
+    /// has its `child_pid`; of `recent_frees`, blocks that were freed are remembered.
+    pub fn load(fork_child_offset: u32, recent_frees: u32) -> Result<Self, ObjectError> {
         let level = diagnostics::level();
         let mut ebpf = EbpfLoader::new()
             // Nothing in the object is relocated by the kernel's own types.
             .btf(None)
+            .map_max_entries("RECENT_FREES", recent_frees)
             .override_global("FORK_CHILD_OFFSET", &fork_child_offset, true)
             .override_global(aya_log::LEVEL, &level, true)
             .load(BYTES)?;
@@ -137,6 +138,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::ArrayOfMaps(data)
         | Map::HashMap(data)
         | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::ProgramArray(data)
         | Map::RingBuf(data) => Some(data),

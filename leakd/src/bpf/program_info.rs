@@ -2,27 +2,14 @@
 //! it ran.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::sys;
 
-/// BPF_OBJ_GET_INFO_BY_FD.
-const OBJECT_INFO: u32 = 15;
 /// BPF_ENABLE_STATS, since Linux 5.8.
 const ENABLE_STATISTICS: u32 = 32;
 /// BPF_STATS_RUN_TIME.
 const RUN_TIME: u32 = 0;
-
-/// Attribute of BPF_OBJ_GET_INFO_BY_FD.
-#[repr(C)]
-#[derive(Default)]
-struct InfoAttribute {
-    object_fd: u32,
-    length: u32,
-    info: u64,
-}
-
-const _: () = assert!(size_of::<InfoAttribute>() == 16);
 
 /// Attribute of BPF_ENABLE_STATS.
 #[repr(C)]
@@ -60,14 +47,8 @@ fn info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         verified_instructions: 0,
         behind: 0,
     };
-    let mut attribute = InfoAttribute {
-        object_fd: program.as_raw_fd() as u32,
-        length: size_of::<ProgramInfo>() as u32,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    // SAFETY: the layout of BPF_OBJ_GET_INFO_BY_FD; `info` is good for `length`
-    // bytes, any bytes make a valid one, and it holds no pointers.
-    unsafe { sys::bpf(OBJECT_INFO, &mut attribute)? };
+    // SAFETY: the front of `struct bpf_prog_info`; as zeros it holds no pointers.
+    unsafe { sys::object_info(program, &mut info)? };
     Ok(info)
 }
 

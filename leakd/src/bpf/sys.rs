@@ -307,17 +307,30 @@ pub fn map_open(id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What the kernel tells of a BPF object: as much of its information as `T` has
+/// room for, which stays as it was behind what this kernel knows.
+///
+/// # Safety
+/// `T` must have the layout of the object's information (`struct bpf_map_info`,
+/// `bpf_prog_info`) from its beginning on. Any bytes must make a valid one. The
+/// kernel follows pointers that `info` holds.
+pub(super) unsafe fn object_info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut attribute = InfoAttribute {
+        object_fd: fd.as_raw_fd() as u32,
+        length: size_of::<T>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    // SAFETY: the layout of BPF_OBJ_GET_INFO_BY_FD; `info` is good for `length`
+    // bytes, the rest is the caller's.
+    unsafe { bpf(OBJECT_INFO, &mut attribute)? };
+    Ok(())
+}
+
 /// Asks a map for its sizes.
 pub fn map_shape(fd: BorrowedFd<'_>) -> io::Result<MapShape> {
     let mut info = MapInfo::default();
-    let mut attribute = InfoAttribute {
-        object_fd: fd.as_raw_fd() as u32,
-        length: size_of::<MapInfo>() as u32,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    // SAFETY: the layout of BPF_OBJ_GET_INFO_BY_FD; `info` is good for `length`
-    // bytes, and any bytes make a valid one.
-    unsafe { bpf(OBJECT_INFO, &mut attribute)? };
+    // SAFETY: the front of `struct bpf_map_info`, integers without pointers.
+    unsafe { object_info(fd, &mut info)? };
     Ok(MapShape {
         map_type: info.map_type,
         key_size: info.key_size,

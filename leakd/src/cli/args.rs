@@ -175,6 +175,11 @@ pub struct TraceArguments {
     /// Trace the processes that they make, too.
     #[arg(long)]
     pub follow_forks: bool,
+    /// Look for blocks that are freed twice, and with `run` for frees of what
+    /// was never allocated. The stack of each free is walked, too: it costs as
+    /// much as that of each allocation.
+    #[arg(long, conflicts_with = "sample_bytes")]
+    pub check_frees: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: TraceLimits,
@@ -183,12 +188,16 @@ pub struct TraceArguments {
 impl TraceArguments {
     /// Whether it asks for what the daemon's engine does not do for a client.
     pub fn needs_own_engine(&self) -> bool {
-        self.limits.are_special() || self.follow_forks
+        self.limits.are_special() || self.follow_forks || self.check_frees
     }
 
     /// The engine's settings.
     pub fn settings(&self) -> Settings {
-        Settings { sample_bytes: self.sample_bytes, ..self.limits.settings() }
+        Settings {
+            sample_bytes: self.sample_bytes,
+            check_frees: self.check_frees,
+            ..self.limits.settings()
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use super::show::{Form, show_report, status_of};
 use super::status as exit;
 use crate::client::{Client, ClientError};
 use crate::protocol::{
-    Answer, Ask, Event, EventKind, KernelMemoryView, MOST_SITES, ProcessView, Stage, Status,
-    Verdict, Which,
+    Answer, Ask, Event, EventKind, KERNEL_PID, KernelMemoryView, KernelTracingView, MOST_SITES,
+    ProcessView, Stage, Status, Verdict, Which,
 };
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
@@ -93,6 +93,7 @@ fn render_status(status: &Status) -> String {
         lines.push(format!("          {} processes left out", count(watch.left_out)));
     }
     kernel_memory(&status.kernel_memory, &mut lines);
+    kernel_tracing(&status.kernel_tracing, &mut lines);
     match &tracing.error {
         Some(error) => lines.push(format!("tracing   NOT POSSIBLE: {}", safe(error))),
         None => lines.push(format!(
@@ -164,6 +165,21 @@ fn kernel_memory(kernel: &KernelMemoryView, lines: &mut Vec<String>) {
     if kernel.caches_left_out > 0 {
         let left_out = count(kernel.caches_left_out as u64);
         lines.push(format!("          {left_out} slab caches left out"));
+    }
+}
+
+/// What of it is under trace.
+fn kernel_tracing(kernel: &KernelTracingView, lines: &mut Vec<String>) {
+    if let (Some(scope), Some(step)) = (&kernel.scope, &kernel.step) {
+        lines.push(format!(
+            "          traced: {} ({}), ~{:.2} % of all CPUs, at most {} %",
+            safe_within(scope, 64),
+            safe_within(step, 16),
+            kernel.cost_percent,
+            kernel.budget_percent
+        ));
+    } else if let Some(error) = &kernel.error {
+        lines.push(format!("          NOT TRACED: {}", safe(error)));
     }
 }
 
@@ -281,12 +297,9 @@ fn verdict(verdict: Verdict) -> Cow<'static, str> {
 
 /// `leakctl report`
 pub fn report(arguments: &ReportArguments) -> anyhow::Result<u8> {
-    let which = Which {
-        pid: arguments.pid,
-        start_time: None,
-        unit: arguments.unit.clone(),
-        all: arguments.all || (arguments.pid.is_none() && arguments.unit.is_none()),
-    };
+    let pid = arguments.pid.or(arguments.kernel.then_some(KERNEL_PID));
+    let all = arguments.all || (pid.is_none() && arguments.unit.is_none());
+    let which = Which { pid, start_time: None, unit: arguments.unit.clone(), all };
     let question = Ask::Report {
         which,
         top: Some(arguments.output.sites().unwrap_or(MOST_SITES)),

@@ -86,11 +86,14 @@ impl From<Order> for Sort {
 #[derive(Debug, Args)]
 pub struct ReportArguments {
     /// Of this process; without it, of all that are or were under trace.
-    #[arg(value_name = "PID", conflicts_with_all = ["unit", "all"])]
+    #[arg(value_name = "PID", conflicts_with_all = ["unit", "all", "kernel"])]
     pub pid: Option<u32>,
     /// Of the processes of this systemd unit.
-    #[arg(long, value_name = "UNIT", conflicts_with = "all")]
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["all", "kernel"])]
     pub unit: Option<String>,
+    /// Of the kernel's own memory.
+    #[arg(long, conflicts_with = "all")]
+    pub kernel: bool,
     /// Of all that are or were under trace.
     #[arg(long)]
     pub all: bool,

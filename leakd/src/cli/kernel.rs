@@ -3,14 +3,13 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use leakd_common::kernel::KernelKind;
+use leakd_common::kernel::KERNEL_BLOCKS;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::kernel_args::KernelArguments;
-use super::kernel_beside;
 use super::show::{Form, show, status_of};
-use crate::kernel::caches::{self, Wanted};
+use super::{kernel_beside, kernel_through_daemon};
 use crate::kernel::{KernelTrace, Settings, hooks};
 use crate::preflight::Facts;
 use crate::terminal::{self, Style};
@@ -20,8 +19,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
 
+/// What to say where call sites have no names.
+pub(super) const NAMELESS: &str =
+    "  no names: the kernel hides its addresses (sysctl kernel.kptr_restrict=0 shows them)";
+
 /// Watches the kernel's memory for a while and reports.
 pub async fn kernel(arguments: KernelArguments) -> anyhow::Result<u8> {
+    let own = arguments.no_daemon || arguments.max_blocks != KERNEL_BLOCKS;
+    if !own && let Some(status) = kernel_through_daemon::kernel(&arguments).await? {
+        return Ok(status);
+    }
     Facts::gather().check_kernel()?;
     let settings = settings(&arguments)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -52,19 +59,24 @@ pub async fn kernel(arguments: KernelArguments) -> anyhow::Result<u8> {
     let min_age = arguments.min_age(trace.elapsed());
     let snapshot = trace.finish(min_age)?;
     let report = show(snapshot, min_age.as_nanos() as u64, &arguments.output, Form::Sites)?;
-    if !arguments.output.json && arguments.output.output.is_none() {
-        let mut stdout = io::stdout().lock();
-        let beside = kernel_beside::text(Style::of(&stdout), terminal::width(&stdout));
-        // `leakctl ... | head` has seen enough.
-        let _ = stdout.write_all(beside.as_bytes());
-    }
+    beside(&arguments);
     Ok(status_of(&report))
+}
+
+/// Shows what the kernel itself says of its memory, where a person reads.
+pub(super) fn beside(arguments: &KernelArguments) {
+    if arguments.output.json || arguments.output.output.is_some() {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    let beside = kernel_beside::text(Style::of(&stdout), terminal::width(&stdout));
+    // `leakctl ... | head` has seen enough.
+    let _ = stdout.write_all(beside.as_bytes());
 }
 
 fn settings(arguments: &KernelArguments) -> anyhow::Result<Settings> {
     let mut settings = Settings {
         kinds: arguments.kinds(),
-        cache: arguments.cache.clone(),
         bytes: arguments.min_bytes..=arguments.max_bytes.unwrap_or(u64::MAX),
         quota: arguments.max_blocks,
         ..Settings::default()
@@ -75,22 +87,9 @@ fn settings(arguments: &KernelArguments) -> anyhow::Result<Settings> {
         arguments.min_bytes,
         arguments.max_bytes.unwrap_or(u64::MAX)
     );
-    let Some(cache) = &arguments.cache else { return Ok(settings) };
-    if let Some(bytes) = caches::kmalloc_bytes(cache) {
-        settings.kinds = [KernelKind::Kmalloc].into();
-        settings.bytes = bytes..=bytes;
-        return Ok(settings);
+    if let Some(cache) = &arguments.cache {
+        settings.restrict(cache).map_err(anyhow::Error::msg)?;
     }
-    let names = caches::names(cache).ok_or_else(|| {
-        let similar = caches::similar(cache);
-        let hint = match similar.is_empty() {
-            true => "see the names in /proc/slabinfo".to_owned(),
-            false => format!("did you mean {}?", similar.join(", ")),
-        };
-        anyhow::anyhow!("there is no slab cache {cache}: {hint}")
-    })?;
-    settings.kinds = [KernelKind::Cache].into();
-    settings.wanted = Wanted::Caches(names);
     Ok(settings)
 }
 
@@ -107,14 +106,11 @@ fn warnings(trace: &KernelTrace) -> Vec<String> {
         let reason = way.hooks.as_ref().err()?;
         Some(format!("  not traced: {}: {reason}", hooks::name(way.kind)))
     });
-    let nameless = trace.is_nameless().then(|| {
-        "  no names: the kernel hides its addresses (sysctl kernel.kptr_restrict=0 shows them)"
-            .to_owned()
-    });
+    let nameless = trace.is_nameless().then(|| NAMELESS.to_owned());
     untraced.chain(nameless).collect()
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     eprintln!("{}", terminal::safe(text));
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use leakd_common::kernel::{KERNEL_BLOCKS, KernelKind};
 
 use super::args::OutputArguments;
+use super::daemon_args::DaemonArguments;
 use crate::duration;
 
 /// What it is good for, by examples.
@@ -21,7 +22,11 @@ Then watch only that, over more than one period of its load:
 
 A cache or a queue holds memory, too: what is a leak goes on growing, and few of
 its blocks are ever freed (`survive`). `reclaimable` memory comes back when the
-machine needs it.";
+machine needs it.
+
+Where leakd runs, the trace is leakd's, and kept within its budget: on a busy
+machine, a second now and then. --no-daemon or --max-blocks has one of its own,
+that sees everything, whatever it costs.";
 
 /// A kind of memory, or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -90,6 +95,12 @@ pub struct KernelArguments {
         value_parser = clap::value_parser!(u32).range(1..=1 << 26)
     )]
     pub max_blocks: u32,
+    /// Trace from here, even where a daemon runs.
+    #[arg(long)]
+    pub no_daemon: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub daemon: DaemonArguments,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArguments,

@@ -12,6 +12,7 @@ mod doctor_stacks;
 mod kernel;
 mod kernel_args;
 mod kernel_beside;
+mod kernel_through_daemon;
 mod progress;
 mod run;
 mod scan;

@@ -60,6 +60,17 @@ each. More are counted as lost."
 "What tracing may cost a target, in percent of its CPU time."
 "budget.machine_percent"
 "What leakd may cost altogether, in percent of all CPUs."
+"kernel.mode"
+"What of the kernel's own memory is traced without being asked for:
+\"adaptive\"  the slab cache, or the kind of memory, that grows
+\"off\"       nothing; the watch goes on, and clients may ask for a trace
+With the `mode` \"off\" at the top, it is nothing, too."
+"kernel.budget_percent"
+"What that may cost, in percent of all CPUs. It is part of what leakd may
+cost altogether."
+"kernel.max_blocks"
+"Outstanding blocks of the kernel that are kept, 100 bytes of kernel memory
+each, which are taken while it is under trace. More are counted as lost."
 "include.pid"
 "Which processes may be traced (all, if nothing is named here), or with mode
 \"targets\" are to be traced. A process is meant if any line fits. Patterns

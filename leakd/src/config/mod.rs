@@ -29,6 +29,7 @@ pub struct Config {
     pub watch: WatchConfig,
     pub trace: TraceConfig,
     pub budget: BudgetConfig,
+    pub kernel: KernelConfig,
     pub include: Select,
     pub exclude: Select,
     pub server: ServerConfig,
@@ -163,6 +164,47 @@ pub struct BudgetConfig {
 impl Default for BudgetConfig {
     fn default() -> Self {
         Self { target_percent: Percent::new(5.0), machine_percent: Percent::new(5.0) }
+    }
+}
+
+/// What of the kernel's own memory is traced without being asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelMode {
+    /// What grows.
+    #[default]
+    Adaptive,
+    /// Nothing.
+    Off,
+}
+
+impl KernelMode {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// `[kernel]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct KernelConfig {
+    pub mode: KernelMode,
+    pub budget_percent: Percent,
+    pub max_blocks: Count<1_000, { 1 << 26 }>,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            mode: KernelMode::Adaptive,
+            budget_percent: Percent::new(2.0),
+            max_blocks: const { Count::new(1 << 18) },
+        }
     }
 }
 

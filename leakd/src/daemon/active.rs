@@ -82,15 +82,31 @@ impl Active {
                 function.single_stepped.is_some() && frees == freeing
             })
         };
+        let controller = Controller::new(now, target.sample_bytes());
         Self {
             slot: target.slot(),
+            single_stepped: (slow(false), slow(true)),
             by_hand,
+            ..Self::with(controller, prices)
+        }
+    }
+
+    /// The same of the kernel's own memory, which has no slot in the engine.
+    pub fn of_kernel(now: f64, by_hand: bool) -> Self {
+        let active = Self::with(Controller::without_samples(now), Prices::KERNEL);
+        Self { by_hand, ..active }
+    }
+
+    fn with(controller: Controller, prices: Prices) -> Self {
+        Self {
+            slot: u16::MAX,
+            by_hand: false,
             until: None,
             began: Instant::now(),
             began_at: SystemTime::now(),
-            controller: Controller::new(now, target.sample_bytes()),
+            controller,
             prices,
-            single_stepped: (slow(false), slow(true)),
+            single_stepped: (false, false),
             factor: Factor::default(),
             before: None,
             load: None,
@@ -245,6 +261,7 @@ impl Active {
             by_hand: self.by_hand,
             started: time::rfc3339(self.began_at),
             duration_ms: self.began.elapsed().as_millis() as u64,
+            scope: None,
             outstanding_bytes: self.totals.0,
             outstanding_blocks: self.totals.1,
             estimated: target.is_some_and(|target| target.sample_bytes() > 0),

@@ -12,8 +12,9 @@ use super::tracing::{age_for, cpus, snapshot};
 use super::view;
 use crate::config::{Count, LogLevel, Mode, Percent};
 use crate::protocol::{
-    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, MOST_SITES,
-    OwnView, ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView, Welcome, Which,
+    Answer, Ask, Attached, Change, ConfigView, Done, ErrorCode, Failure, GovernorView, KERNEL_PID,
+    MOST_SITES, OwnView, ProcessView, Sort, Stage, Status, Targets, TracingView, WatchView,
+    Welcome, Which,
 };
 use crate::report::{self, model};
 use crate::watch::read;
@@ -25,11 +26,7 @@ const DEFAULT_TOP: usize = 100;
 /// What is waited for, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(5);
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Answer {
-    Answer::Error(Failure { code, message: message.into() })
-}
-
-fn done(message: impl Into<String>) -> Answer {
+pub(super) fn done(message: impl Into<String>) -> Answer {
     Answer::Done(Done { message: message.into() })
 }
 
@@ -56,6 +53,14 @@ impl Core {
                 let who = (pid, start_time);
                 tokio::task::block_in_place(|| self.attach(who, for_ms, sample_bytes))
                     .unwrap_or_else(Answer::Error)
+            }
+            Ask::Kernel { for_ms, cache, kinds, min_bytes, max_bytes } => {
+                let wanted = super::kernel::Wanted { cache, kinds, min_bytes, max_bytes };
+                tokio::task::block_in_place(|| self.attach_kernel(wanted, for_ms))
+                    .unwrap_or_else(Answer::Error)
+            }
+            Ask::Detach { pid: KERNEL_PID, .. } => {
+                tokio::task::block_in_place(|| self.detach_kernel())
             }
             Ask::Detach { pid, start_time } => {
                 tokio::task::block_in_place(|| self.detach(pid, start_time))
@@ -112,6 +117,7 @@ impl Core {
                 left_out: pass.left_out,
             },
             kernel_memory,
+            kernel_tracing: self.kernel_tracing(),
             tracing: TracingView {
                 available: error.is_none(),
                 error,
@@ -152,7 +158,7 @@ impl Core {
     ) -> Answer {
         let mut processes = self.views(pid, all || pid.is_some(), series);
         if let Some(pid) = pid.filter(|_| processes.is_empty()) {
-            return failure(ErrorCode::NotFound, format!("no process {pid} is watched"));
+            return Answer::failed(ErrorCode::NotFound, format!("no process {pid} is watched"));
         }
         let cost = |view: &ProcessView| view.cost_percent().unwrap_or(-1.0);
         processes.sort_by(|one, other| {
@@ -179,6 +185,10 @@ impl Core {
         for_ms: Option<u64>,
         sample_bytes: Option<u64>,
     ) -> Result<Answer, Failure> {
+        if pid == KERNEL_PID {
+            let message = "the kernel is no process: `leakctl kernel` traces its memory";
+            return Err(Failure { code: ErrorCode::BadRequest, message: message.to_owned() });
+        }
         let running = |one: (&Key, &super::subject::Subject)| {
             (is_it(one.0, pid, start_time) && one.1.active.is_some()).then_some(*one.0)
         };
@@ -245,7 +255,10 @@ impl Core {
         let wanted = |key: &Key| is_it(key, pid, start_time);
         let found = self.subjects.iter().find(|(key, one)| wanted(key) && one.active.is_some());
         let Some((&key, subject)) = found else {
-            return failure(ErrorCode::NotFound, format!("process {pid} is not under trace"));
+            return Answer::failed(
+                ErrorCode::NotFound,
+                format!("process {pid} is not under trace"),
+            );
         };
         let comm = subject.identity.comm.clone();
         self.finish(key, "somebody detached from it", None);
@@ -286,10 +299,10 @@ impl Core {
             Ok(())
         })();
         if let Err(message) = result {
-            return failure(ErrorCode::BadRequest, message);
+            return Answer::failed(ErrorCode::BadRequest, message);
         }
         if changed.is_empty() {
-            return failure(ErrorCode::BadRequest, "nothing to set was named");
+            return Answer::failed(ErrorCode::BadRequest, "nothing to set was named");
         }
         self.config = config;
         for name in &changed {
@@ -311,7 +324,8 @@ impl Core {
         reply: oneshot::Sender<Answer>,
     ) {
         let Ok(permit) = Arc::clone(&self.reports).try_acquire_owned() else {
-            let _ = reply.send(failure(ErrorCode::Busy, "other reports are being made: try again"));
+            let _ = reply
+                .send(Answer::failed(ErrorCode::Busy, "other reports are being made: try again"));
             return;
         };
         let min_age = min_age_ms.map_or(*self.config.trace.min_age, Duration::from_millis);
@@ -339,26 +353,43 @@ impl Core {
                 }
             }
         });
-        if fresh.is_empty() && kept.is_empty() && !which.all {
+        let mut kernel = None;
+        if which.all || which.pid == Some(KERNEL_PID) {
+            kernel = tokio::task::block_in_place(|| self.look_at_kernel(min_age));
+            if kernel.is_none() {
+                kept.extend(self.kernel.subject.report.as_deref().cloned());
+            }
+        }
+        if fresh.is_empty() && kernel.is_none() && kept.is_empty() && !which.all {
             let what = match (&which.pid, &which.unit) {
+                (Some(KERNEL_PID), _) => {
+                    let message = "the kernel's memory is not and was not under trace: \
+                                   `leakctl kernel` traces it";
+                    let _ = reply.send(Answer::failed(ErrorCode::NotFound, message));
+                    return;
+                }
                 (Some(pid), _) => format!("process {pid} is not and was not under trace"),
                 (_, Some(unit)) => format!("no process of {unit} is or was under trace"),
                 _ => "nothing is or was under trace".to_owned(),
             };
             let hint = "`leakctl attach PID` traces one";
-            let _ = reply.send(failure(ErrorCode::NotFound, format!("{what}: {hint}")));
+            let _ = reply.send(Answer::failed(ErrorCode::NotFound, format!("{what}: {hint}")));
             return;
         }
         let top = top.unwrap_or(DEFAULT_TOP).min(MOST_SITES);
         let symbolizer = self.trace.as_ref().map(|trace| Arc::clone(trace.symbolizer()));
         let began_at = self.began_at;
         tokio::task::spawn_blocking(move || {
-            let targets = match &symbolizer {
+            let mut targets: Vec<_> = match &symbolizer {
                 Some(symbolizer) => {
                     fresh.into_iter().map(|one| one.name(symbolizer, NAMES_WAIT)).collect()
                 }
                 None => Vec::new(),
             };
+            if let Some(mut kernel) = kernel {
+                crate::kernel::lines::add(&mut kernel);
+                targets.push(kernel);
+            }
             let settings =
                 report::Settings { min_age_ns: min_age.as_nanos() as u64, top: Some(top) };
             let mut report = report::build(snapshot(targets, began_at), &settings);

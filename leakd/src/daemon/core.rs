@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::handle::{Command, Handle, Published};
+use super::kernel::{KERNEL, KernelTarget};
 use super::log::LogSwitch;
 use super::subject::{Key, Subject};
 use super::{notify, signals::Signals};
@@ -72,6 +73,8 @@ pub struct Core {
     pub(super) trace: Option<Trace>,
     pub(super) idle_since: Instant,
     pub(super) subjects: HashMap<Key, Subject>,
+    /// The kernel's own memory.
+    pub(super) kernel: KernelTarget,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) began: Instant,
     pub(super) began_at: SystemTime,
@@ -132,6 +135,7 @@ impl Core {
             trace: None,
             idle_since: Instant::now(),
             subjects: HashMap::new(),
+            kernel: KernelTarget::default(),
             events,
             began: Instant::now(),
             began_at: SystemTime::now(),
@@ -171,6 +175,7 @@ impl Core {
         let mut looking = false;
         loop {
             let tracing = self.trace.is_some();
+            let any = tracing || self.kernel.is_traced();
             tokio::select! {
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
@@ -181,12 +186,12 @@ impl Core {
                     tokio::task::block_in_place(|| self.begin_next());
                 }
                 () = step(&mut self.trace), if tracing => {}
-                _ = tick.tick(), if tracing => self.tick(),
+                _ = tick.tick(), if any => self.tick(),
                 _ = control.tick() => {
                     tokio::task::block_in_place(|| self.control());
                     self.publish();
                 }
-                _ = learn.tick(), if tracing => tokio::task::block_in_place(|| self.learn()),
+                _ = learn.tick(), if any => tokio::task::block_in_place(|| self.learn()),
                 _ = watchdog.tick() => notify::alive(),
                 () = tokio::time::sleep_until(next_look), if !looking => {
                     looking = true;
@@ -199,7 +204,11 @@ impl Core {
                         tokio::task::block_in_place(|| self.decide());
                     }
                     Told::Reported(key, report) => {
-                        if let Some(subject) = self.subjects.get_mut(&key) {
+                        let subject = match key {
+                            KERNEL => Some(&mut self.kernel.subject),
+                            _ => self.subjects.get_mut(&key),
+                        };
+                        if let Some(subject) = subject {
                             subject.report = Some(report);
                         }
                     }
@@ -280,7 +289,7 @@ impl Core {
         self.log.set(self.config.log_level);
         let most = self.config.watch.max_processes.get() as usize;
         self.lock().configure(judge(&self.config), most);
-        for subject in self.subjects.values_mut() {
+        for subject in self.subjects.values_mut().chain([&mut self.kernel.subject]) {
             subject.untraceable = None;
         }
         tokio::task::block_in_place(|| self.decide());
@@ -289,8 +298,12 @@ impl Core {
 
     /// Tells everybody what happened.
     pub(super) fn announce(&mut self, key: Key, kind: EventKind, message: String) {
-        let Some(subject) = self.subjects.get_mut(&key) else { return };
-        let budget = self.config.budget.target_percent.share();
+        let (subject, budget) = match key {
+            KERNEL => (Some(&mut self.kernel.subject), self.config.kernel.budget_percent),
+            _ => (self.subjects.get_mut(&key), self.config.budget.target_percent),
+        };
+        let Some(subject) = subject else { return };
+        let budget = budget.share();
         let event = Event {
             time: time::rfc3339(SystemTime::now()),
             pid: key.0,

@@ -18,9 +18,9 @@ const KEPT_FOR: Duration = Duration::from_secs(6 * 3600);
 const KEPT: usize = 256;
 /// Where the governor lets probes in for a second at a time, a trace goes on for
 /// so many of these ...
-const ENOUGH_WINDOWS: u64 = 20;
+pub(super) const ENOUGH_WINDOWS: u64 = 20;
 /// ... but for so many times its length at most.
-const MOST_LONGER: u32 = 10;
+pub(super) const MOST_LONGER: u32 = 10;
 
 /// Whether the configuration lets a process be traced without being asked.
 pub(super) fn is_allowed(config: &Config, identity: &Identity) -> bool {
@@ -72,6 +72,7 @@ impl Core {
         self.end_windows();
         self.update_verdicts();
         self.choose_next();
+        self.decide_kernel();
         self.forget();
     }
 

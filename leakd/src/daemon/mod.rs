@@ -12,6 +12,7 @@
 //! | [`handle`] | how it is reached, and what needs not wait for it |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`scan`] | scans for clients |
+//! | [`kernel`] | the kernel's own memory as a target |
 //! | [`log`], [`notify`], [`signals`] | journal, systemd, signals |
 //! | [`inside`] | the same core within another program, without a socket |
 //! | [`memory`] | its own |
@@ -24,6 +25,7 @@ mod decide;
 mod evidence;
 mod handle;
 mod inside;
+mod kernel;
 mod log;
 mod memory;
 mod notify;

@@ -34,10 +34,6 @@ pub(super) struct Scanned {
     permit: tokio::sync::OwnedSemaphorePermit,
 }
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Answer {
-    Answer::Error(Failure { code, message: message.into() })
-}
-
 impl Core {
     /// Scans a process under trace, for a client.
     pub(super) fn scan(
@@ -49,7 +45,7 @@ impl Core {
     ) {
         let refuse = |reply: oneshot::Sender<Answer>, code, message: String| {
             // A client that has gone does not matter.
-            let _ = reply.send(failure(code, message));
+            let _ = reply.send(Answer::failed(code, message));
         };
         let is_it =
             |key: &Key| key.0 == pid && start_time.is_none_or(|start_time| key.1 == start_time);
@@ -91,7 +87,7 @@ impl Core {
     pub(super) fn scanned(&mut self, scanned: Scanned) {
         let Scanned { key, generation, outcome, top, reply, permit } = scanned;
         let confirmed = outcome
-            .map_err(|error| refusal(ErrorCode::CannotTrace, error.to_string()))
+            .map_err(|error| Failure::new(ErrorCode::CannotTrace, error.to_string()))
             .and_then(|outcome| Ok((outcome, self.confirm(key, generation)?)));
         let (outcome, (prepared, symbolizer)) = match confirmed {
             Ok(confirmed) => confirmed,
@@ -117,23 +113,19 @@ impl Core {
         key: Key,
         generation: Generation,
     ) -> Result<(Prepared, Arc<Symbolizer>), Failure> {
-        let gone = || refusal(ErrorCode::CannotTrace, ScanError::Gone.to_string());
+        let gone = || Failure::new(ErrorCode::CannotTrace, ScanError::Gone.to_string());
         let slot = self.subjects.get(&key).and_then(|one| Some(one.active.as_ref()?.slot));
         let (Some(slot), Some(trace)) = (slot, &mut self.trace) else { return Err(gone()) };
         trace.tick();
         if trace.engine().target(slot).and_then(Target::generation) != Some(generation) {
             let message = "frees were missed while it was looked at, or it has replaced its \
                            program: nothing is known; try again";
-            return Err(refusal(ErrorCode::CannotTrace, message));
+            return Err(Failure::new(ErrorCode::CannotTrace, message));
         }
         match trace.look(slot, Duration::ZERO) {
             Ok(Some(prepared)) => Ok((prepared, Arc::clone(trace.symbolizer()))),
             Ok(None) => Err(gone()),
-            Err(error) => Err(refusal(ErrorCode::Internal, error.to_string())),
+            Err(error) => Err(Failure::new(ErrorCode::Internal, error.to_string())),
         }
     }
-}
-
-fn refusal(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure { code, message: message.into() }
 }

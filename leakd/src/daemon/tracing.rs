@@ -39,7 +39,7 @@ const TABLES_WAIT: Duration = Duration::from_millis(100);
 /// Weight of the last control period in leakd's own cost: some 30 seconds.
 const OWN_WEIGHT: f64 = 0.03;
 /// Call sites that are kept of a trace that has ended.
-const KEPT_SITES: usize = 50;
+pub(super) const KEPT_SITES: usize = 50;
 
 /// Sends the canary ahead. The engine goes again: it is started when there is
 /// something to trace.
@@ -79,10 +79,6 @@ pub(super) fn own_cpu() -> Duration {
     })
 }
 
-fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure { code, message: message.into() }
-}
-
 impl Core {
     /// Processes under trace.
     pub(super) fn active(&self) -> usize {
@@ -91,7 +87,7 @@ impl Core {
 
     fn start_engine(&mut self) -> Result<(), Failure> {
         if let Tracing::Unavailable(error) = &self.tracing {
-            return Err(failure(ErrorCode::CannotTrace, error.clone()));
+            return Err(Failure::new(ErrorCode::CannotTrace, error.clone()));
         }
         if self.trace.is_none() {
             let settings = Settings {
@@ -100,7 +96,7 @@ impl Core {
                 ..Settings::default()
             };
             let engine = Engine::start(settings)
-                .map_err(|error| failure(ErrorCode::CannotTrace, error.to_string()))?;
+                .map_err(|error| Failure::new(ErrorCode::CannotTrace, error.to_string()))?;
             self.trace = Some(Trace::new(engine, false));
         }
         Ok(())
@@ -116,18 +112,18 @@ impl Core {
         sample_bytes: u64,
     ) -> Result<Key, Failure> {
         let cannot =
-            |error: &dyn std::fmt::Display| failure(ErrorCode::CannotTrace, error.to_string());
+            |error: &dyn std::fmt::Display| Failure::new(ErrorCode::CannotTrace, error.to_string());
         // What is wrong with a pid is told before anything is started.
         let info = crate::process::inspect(pid).map_err(|error| match error {
             crate::process::ProcessError::NotFound(_) => {
-                failure(ErrorCode::NotFound, error.to_string())
+                Failure::new(ErrorCode::NotFound, error.to_string())
             }
             other => cannot(&other),
         })?;
         let another = |found: u64| start_time.is_some_and(|wanted| wanted != found);
         let reused = || {
             let message = format!("the process that had the pid {pid} has ended: it is another's");
-            failure(ErrorCode::NotFound, message)
+            Failure::new(ErrorCode::NotFound, message)
         };
         if another(info.start_time) {
             return Err(reused());
@@ -135,18 +131,18 @@ impl Core {
         self.start_engine()?;
         let now = self.now();
         let Tracing::Available { canary, .. } = &self.tracing else {
-            return Err(failure(ErrorCode::Internal, "no canary"));
+            return Err(Failure::new(ErrorCode::Internal, "no canary"));
         };
         let prices = Prices::of(canary);
         let Some(trace) = &mut self.trace else {
-            return Err(failure(ErrorCode::Internal, "no engine"));
+            return Err(Failure::new(ErrorCode::Internal, "no engine"));
         };
         let slot = trace
             .engine_mut()
             .attach_adjustable(pid, sample_bytes)
             .map_err(|error| cannot(&error))?;
         let Some(target) = trace.engine().target(slot) else {
-            return Err(failure(ErrorCode::Internal, "no target"));
+            return Err(Failure::new(ErrorCode::Internal, "no target"));
         };
         let found = target.info().start_time;
         if another(found) {
@@ -164,7 +160,7 @@ impl Core {
             if let Some(trace) = &mut self.trace {
                 trace.engine_mut().detach(slot);
             }
-            return Err(failure(ErrorCode::NotFound, format!("process {pid} has ended")));
+            return Err(Failure::new(ErrorCode::NotFound, format!("process {pid} has ended")));
         };
         let subject = self.subjects.entry(key).or_insert_with(|| Subject::new(identity));
         subject.active = Some(active);
@@ -214,7 +210,7 @@ impl Core {
         subject.touched = Instant::now();
         let comm = subject.identity.comm.clone();
         if let Some(prepared) = prepared {
-            self.keep_report(key, prepared, min_age);
+            self.keep_report(key, prepared.detached(), min_age);
         }
         self.announce(
             key,
@@ -246,6 +242,7 @@ impl Core {
 
     /// Finds out which targets have ended; lets an idle engine go.
     pub(super) fn tick(&mut self) {
+        self.kernel.poll();
         let Some(trace) = &mut self.trace else { return };
         trace.tick();
         let ended: Vec<Key> = self
@@ -289,8 +286,9 @@ impl Core {
             .map(|active| (active.controller.cost(), active.controller.cost_of_cpu()))
             .collect();
         let spent: f64 = costs.iter().map(|cost| cost.1).sum();
-        self.machine_cost = (spent + own_rate) / cpus;
-        let room = self.config.budget.machine_percent.share() * cpus - own_rate;
+        let of_kernel = self.control_kernel();
+        self.machine_cost = (spent + of_kernel + own_rate) / cpus;
+        let room = self.config.budget.machine_percent.share() * cpus - of_kernel - own_rate;
         let shares = governor::shares(&costs, budget, room);
         self.budgets = keys.iter().copied().zip(shares.iter().copied()).collect();
         let now = self.now();
@@ -448,6 +446,7 @@ impl Core {
 
     /// Looks at the call sites of all targets, and judges.
     pub(super) fn learn(&mut self) {
+        self.learn_kernel();
         let least_slope = super::core::judge(&self.config).least_slope;
         let now = self.now();
         let keys: Vec<Key> = self.subjects.keys().copied().collect();
@@ -493,7 +492,7 @@ pub(super) fn age_for(active: &Active, min_age: Duration) -> Duration {
     min_age.min(active.began.elapsed() / 3)
 }
 
-fn is_windows(step: Step) -> bool {
+pub(super) fn is_windows(step: Step) -> bool {
     matches!(step, Step::Windows { .. })
 }
 
@@ -520,7 +519,7 @@ fn name_growers(active: &mut Active, trace: &Trace, patience: &mut Duration) {
 
 /// The frame to look at first: the innermost that does not only work on behalf
 /// of its caller.
-fn place(frames: Vec<Frame>) -> String {
+pub(super) fn place(frames: Vec<Frame>) -> String {
     let frames: Vec<model::Frame> = frames.into_iter().map(report::build::model_frame).collect();
     let named = || frames.iter().filter(|frame| frame.function.is_some());
     let own = named().find(|frame| !report::text::is_library(frame)).or_else(|| named().next());

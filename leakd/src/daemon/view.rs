@@ -7,7 +7,9 @@ use super::answers::stage;
 use super::core::Core;
 use super::decide::{is_allowed, verdict_of};
 use super::subject::{Key, Subject};
-use crate::protocol::{Growth, KernelGrowth, KernelMemoryView, ProcessView, TraceView, Verdict};
+use crate::protocol::{
+    Growth, KERNEL_PID, KernelGrowth, KernelMemoryView, ProcessView, TraceView, Verdict,
+};
 use crate::watch::Watched;
 use crate::watch::growth::{Judgement, Trend};
 use crate::watch::kernel::KernelWatch;
@@ -56,6 +58,9 @@ impl Core {
             if !there(key) && pid.is_none_or(|pid| pid == key.0) {
                 views.push(self.view(&subject.identity, Some(subject), false, series));
             }
+        }
+        if pid.is_none_or(|pid| pid == KERNEL_PID) {
+            views.extend(self.kernel_process(watch.kernel(), all, series));
         }
         views
     }
@@ -120,7 +125,7 @@ fn figures(view: &mut ProcessView, process: &Watched) {
     }
 }
 
-fn growth(judgement: &Judgement) -> Growth {
+pub(super) fn growth(judgement: &Judgement) -> Growth {
     Growth {
         bytes_per_second: judgement.slope,
         span_ms: (judgement.span * 1000.0) as u64,

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use leakd_common::bad_free::FreeChecks;
+
+use super::bad_frees::BadFrees;
 use super::code::Code;
 use super::probes::Probes;
 use super::target::{Ended, SeenFrom, Target};
@@ -67,6 +70,10 @@ impl Engine {
         let maps = self.ledger.open(pid, quota).map_err(system("tables for the target"))?;
         let slot = maps.slot;
         let info = process.info().clone();
+        let free_checks = match self.settings.check_frees && sampling.bytes == 0 {
+            true => BadFrees::checks(seen_from),
+            false => FreeChecks::Off,
+        };
         let now = Instant::now();
         let target = Target {
             process,
@@ -84,6 +91,7 @@ impl Engine {
             adjustable: sampling.adjustable,
             windows: Windows::opened(now),
             seen_from,
+            free_checks,
             ended: Ended::Running,
             execs: 0,
             started: SystemTime::now(),
@@ -114,6 +122,10 @@ impl Engine {
         if sampling.bytes > 0 || sampling.adjustable {
             let weights = sampling::weights(sampling.bytes);
             self.ledger.set_sampling(slot, Some(&weights)).map_err(system("sampling"))?;
+        }
+        if let Some(target) = self.targets.get(&slot) {
+            let checks = target.free_checks;
+            self.ledger.set_free_checks(slot, checks).map_err(system("checks of frees"))?;
         }
         self.refresh_waiting(slot)?;
         let Some(target) = self.targets.get(&slot) else { return Ok(()) };
@@ -156,6 +168,9 @@ impl Engine {
             target.probes.detach();
             self.stacks.forget(target.pid());
             self.forget_page_faults(slot);
+            if let Some(bad_frees) = &self.bad_frees {
+                bad_frees.forget(slot);
+            }
             if let Err(error) = self.ledger.close(&target.maps) {
                 tracing::warn!("closing the tables of process {}: {error}", target.pid());
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use leakd_common::bad_free::FreeChecks;
 use leakd_common::block::Block;
 use leakd_common::site::{OVERFLOW_SITE, Site};
 use leakd_common::target::{
@@ -171,6 +172,12 @@ impl Ledger {
         }
         let config = self.config(slot)?;
         self.write_config(slot, &TargetConfig { sampling: u32::from(weights.is_some()), ..config })
+    }
+
+    /// Says what a slot's frees are looked at for. Call it before the links are made.
+    pub fn set_free_checks(&self, slot: u16, checks: FreeChecks) -> io::Result<()> {
+        let config = self.config(slot)?;
+        self.write_config(slot, &TargetConfig { free_checks: checks as u32, ..config })
     }
 
     /// Changes the weights of a slot that has sampling on, at any time.

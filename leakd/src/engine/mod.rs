@@ -14,11 +14,14 @@
 //! | [`stacks`] | what the walker knows of their code |
 //! | [`snapshot`] | call sites and block ages |
 //! | [`page_faults`] | call sites of page faults |
+//! | [`bad_frees`] | blocks that were freed twice |
 //! | [`window`] | more or less of a target while it is under trace |
 //! | [`scan`] | what a scan reads of a target |
+//! | [`resident`] | what the parts of resident memory are found from |
 //! | [`sampling`] | which blocks to keep when not all can be |
 
 pub mod attach;
+pub mod bad_frees;
 pub mod changes;
 pub mod code;
 pub mod follow;
@@ -28,6 +31,7 @@ mod own_probe;
 pub mod page_faults;
 pub(crate) mod plain;
 pub mod probes;
+pub mod resident;
 pub mod rings;
 pub mod sampling;
 pub mod scan;
@@ -55,6 +59,7 @@ use crate::bpf::object::{BpfObject, ObjectError};
 use crate::bpf::program::ProgramError;
 use crate::bpf::program_info;
 use crate::process::ProcessError;
+use bad_frees::BadFrees;
 use ledger::Ledger;
 use objects::CodeObjects;
 use rings::{Announcement, Rings};
@@ -71,6 +76,8 @@ pub struct Settings {
     pub sample_bytes: u64,
     /// Outstanding blocks that a target may have in the ledger.
     pub quota: u32,
+    /// Look for blocks that are freed twice: the stack of each free is walked.
+    pub check_frees: bool,
     /// Do without the probe methods better than this (for tests).
     pub method_limit: Option<ProbeMethod>,
     /// How long an attach waits for unwind tables that have to be made. Stacks
@@ -84,6 +91,7 @@ impl Default for Settings {
             custom: Vec::new(),
             sample_bytes: 0,
             quota: DEFAULT_BLOCKS,
+            check_frees: false,
             method_limit: None,
             tables_wait: Duration::from_secs(10),
         }
@@ -178,14 +186,17 @@ pub struct Engine {
     objects: CodeObjects,
     settings: Settings,
     page_faults: Option<OwnedFd>,
+    /// Where frees are looked at.
+    bad_frees: Option<BadFrees>,
     object: BpfObject,
 }
 
 impl Engine {
     /// Loads the programs. Within a tokio runtime only.
     pub fn start(settings: Settings) -> Result<Self, EngineError> {
-        let object = features::load_object()?;
-        let programs = UprobePrograms::load(&object, settings.method_limit)?;
+        let object = features::load_object(settings.check_frees)?;
+        let programs = UprobePrograms::load(&object, settings.method_limit, settings.check_frees)?;
+        let bad_frees = settings.check_frees.then(|| BadFrees::new(&object)).transpose()?;
         let ledger = Ledger::new(&object)?;
         let stacks = Stacks::new(&object)?;
         let (rings, announcements) = Rings::start(&object).map_err(system("ring buffers"))?;
@@ -203,6 +214,7 @@ impl Engine {
             objects: CodeObjects::new(settings.custom.clone()),
             settings,
             page_faults: None,
+            bad_frees,
             object,
         })
     }
@@ -243,6 +255,7 @@ impl Engine {
             sites,
             blocks,
             min_age: min_age.unwrap_or_default(),
+            bad_frees: self.bad_frees(target)?,
             now_ns,
             table_bytes: self.table_bytes(target)?,
         })

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use leakd_common::bad_free::{BadFree, BadFreeKey, FreeChecks};
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
@@ -71,6 +72,7 @@ pub struct Target {
     pub(super) adjustable: bool,
     pub(super) windows: Windows,
     pub(super) seen_from: SeenFrom,
+    pub(super) free_checks: FreeChecks,
     pub(super) ended: Ended,
     pub(super) execs: u32,
     pub(super) started: SystemTime,
@@ -90,6 +92,8 @@ pub struct TargetLook {
     pub counters: TargetCounters,
     /// Its call sites of the current program image.
     pub sites: HashMap<u64, Site>,
+    /// Frees that were wrong; `None`: it was not looked for them.
+    pub bad_frees: Option<Vec<(BadFreeKey, BadFree)>>,
     /// Their outstanding blocks; `None` if the ledger was not scanned.
     pub blocks: Option<HashMap<u64, SiteBlocks>>,
     /// Blocks younger than this are not among the aged ones.
@@ -124,6 +128,11 @@ impl Target {
     /// From when on its allocations are seen.
     pub fn seen_from(&self) -> SeenFrom {
         self.seen_from
+    }
+
+    /// What its frees are looked at for.
+    pub fn free_checks(&self) -> FreeChecks {
+        self.free_checks
     }
 
     /// What became of it.

@@ -21,7 +21,7 @@ pub struct Windows {
 
 impl Windows {
     /// The first window, opened at `now`.
-    pub(super) fn opened(now: Instant) -> Self {
+    pub(crate) fn opened(now: Instant) -> Self {
         Self {
             count: 1,
             closed: Duration::ZERO,
@@ -56,14 +56,19 @@ impl Windows {
         self.opened.map_or(self.last, |opened| opened.elapsed())
     }
 
-    fn open(&mut self) {
+    pub(crate) fn open(&mut self) {
         if self.opened.is_none() {
             self.count += 1;
             self.opened = Some(Instant::now());
         }
     }
 
-    pub(super) fn close(&mut self) {
+    /// The tables are empty again; the window is closed.
+    pub(crate) fn emptied(&mut self) {
+        self.filled = self.closed;
+    }
+
+    pub(crate) fn close(&mut self) {
         if let Some(opened) = self.opened.take() {
             self.last = opened.elapsed();
             self.closed += self.last;
@@ -118,7 +123,7 @@ impl Engine {
             Tables::Empty => {
                 self.ledger.renew(&mut target.maps).map_err(system("tables for the target"))?;
                 target.stacks.clear();
-                target.windows.filled = target.windows.closed;
+                target.windows.emptied();
             }
             // Calls were left while no probe was in.
             Tables::Kept => {

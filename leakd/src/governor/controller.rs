@@ -101,6 +101,8 @@ pub struct Controller {
     step: Step,
     /// The least thinning that was asked for; 0: none.
     floor_bytes: u64,
+    /// Whether samples can be taken.
+    samples: bool,
     open: bool,
     /// When the window opened or closed, in seconds.
     turned: f64,
@@ -126,6 +128,7 @@ impl Controller {
         Self {
             step: lightest(sample_bytes),
             floor_bytes: sample_bytes,
+            samples: true,
             open: true,
             turned: now,
             patience: 0,
@@ -137,6 +140,11 @@ impl Controller {
             gaps: Gaps::default(),
             gap: 1.0,
         }
+    }
+
+    /// The same of a target that is recorded in whole or not at all.
+    pub fn without_samples(now: f64) -> Self {
+        Self { samples: false, ..Self::new(now, 0) }
     }
 
     /// The step.
@@ -245,7 +253,7 @@ impl Controller {
         if full <= limit {
             return lightest(self.floor_bytes);
         }
-        if load.cost_left_out_ns(prices) / cpu <= limit * 0.9 {
+        if self.samples && load.cost_left_out_ns(prices) / cpu <= limit * 0.9 {
             let bytes = SAMPLING.into_iter().find(|bytes| *bytes >= self.floor_bytes);
             return Step::Sampled { bytes: bytes.unwrap_or(self.floor_bytes) };
         }
@@ -256,6 +264,7 @@ impl Controller {
     fn next(&self, load: &Load, prices: &Prices, budget: f64) -> Step {
         let full = load.cost_in_full_ns(prices) / load.cpu_per_second();
         match self.step {
+            Step::Full if !self.samples => self.windows_within(full, budget * RESERVE),
             Step::Full => Step::Sampled { bytes: SAMPLING[0].max(self.floor_bytes) },
             Step::Sampled { bytes } => match SAMPLING.into_iter().find(|next| *next > bytes) {
                 Some(bytes) => Step::Sampled { bytes },

@@ -116,6 +116,25 @@ fn asked_for_sampling_stays() {
     assert!(decision.step.sample_bytes() > 100_000 || !decision.open, "{decision:?}");
 }
 
+/// Check that what cannot be sampled goes from everything to windows, within
+/// its budget, and comes back.
+#[test]
+fn without_samples() {
+    let mut controller = Controller::without_samples(0.0);
+    let mut steps = Vec::new();
+    for second in 1..=1000 {
+        let pairs = if second < 500 { 30_000.0 } else { 1_000.0 };
+        let load = controller.is_open().then(|| Program { pairs, cpu: 1.0 }.run(Step::Full));
+        let decision = controller.tick(f64::from(second), load.as_ref(), &PRICES, 0.05);
+        assert_eq!(decision.step.sample_bytes(), 0);
+        if decision.changed {
+            steps.push(decision.step.name());
+        }
+        assert!(second < 300 || second >= 500 || controller.cost() <= 0.05);
+    }
+    assert_eq!((steps.first(), steps.last()), (Some(&"windows"), Some(&"full")), "{steps:?}");
+}
+
 proptest! {
     /// Check that whatever the load, the budget holds on average, and no
     /// target is beyond it for two control periods running.

@@ -1,7 +1,8 @@
 //! Slab caches by name, as sysfs shows them.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use leakd_common::kernel::CACHE_NAME;
 
@@ -39,6 +40,33 @@ fn names_in(slab: &Path, name: &str) -> Option<Vec<String>> {
         .collect();
     names.sort_unstable();
     Some(names)
+}
+
+/// Of each cache that the kernel has merged with others, all of their names, by
+/// each name. Empty where sysfs does not tell.
+pub fn merged() -> HashMap<String, Vec<String>> {
+    merged_in(Path::new(SLAB))
+}
+
+fn merged_in(slab: &Path) -> HashMap<String, Vec<String>> {
+    let mut by_place: HashMap<PathBuf, Vec<String>> = HashMap::new();
+    for entry in fs::read_dir(slab).into_iter().flatten().flatten() {
+        // What is no link stands for itself alone.
+        let (Ok(place), Ok(name)) = (fs::read_link(entry.path()), entry.file_name().into_string())
+        else {
+            continue;
+        };
+        by_place.entry(place).or_default().push(name);
+    }
+    let several = by_place.into_values().filter(|names| names.len() > 1);
+    let mut merged = HashMap::new();
+    for mut names in several {
+        names.sort_unstable();
+        for name in &names {
+            merged.insert(name.clone(), names.clone());
+        }
+    }
+    merged
 }
 
 /// Names that are close to one that does not exist.
@@ -116,5 +144,9 @@ mod tests {
         assert_eq!(names("nothing"), None);
         assert_eq!(names("../dentry"), None);
         assert_eq!(names("."), None);
+        let merged = merged_in(slab.path());
+        assert_eq!(merged.len(), 2);
+        assert_eq!(merged["cred"], ["cred", "skb"]);
+        assert!(merged_in(&slab.path().join("nothing")).is_empty());
     }
 }

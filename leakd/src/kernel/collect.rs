@@ -36,7 +36,7 @@ struct Held {
 
 impl KernelTrace {
     /// The counters of all CPUs.
-    pub(super) fn counters(&self) -> Result<TargetCounters, KernelError> {
+    pub fn counters(&self) -> Result<TargetCounters, KernelError> {
         let size = size_of::<TargetCounters>();
         let mut values = vec![0u8; size * sys::possible_cpus()?];
         sys::map_lookup(self.object.map("COUNTERS")?, &0u32.to_ne_bytes(), &mut values)?;
@@ -57,7 +57,6 @@ pub(super) fn collect(
     for_each(trace.object.map("SITES")?, |key, value| totals.push((read(key), read(value))))?;
     let counters = trace.counters()?;
     let missed = trace.object.missed()?;
-    trace.poll();
     let mut details = report::KernelTrace {
         cache: trace.settings.cache.clone(),
         unseen_frees: trace.unseen_frees.clone(),
@@ -81,7 +80,7 @@ pub(super) fn collect(
             }),
         }
     }
-    let mut comms = Comms::default();
+    let mut names = Names { comms: HashMap::new(), merged: caches::merged() };
     let mut sites = Vec::new();
     for (key, totals) in totals {
         let stack = trace.stacks.get(&key);
@@ -89,7 +88,7 @@ pub(super) fn collect(
             details.underneath_bytes += totals.totals.outstanding_bytes();
             continue;
         }
-        sites.push(site(key, &totals, held.get(&key), stack, now, &mut comms));
+        sites.push(site(key, &totals, held.get(&key), stack, now, &mut names));
     }
     let table_bytes =
         map_memory(trace.object.map("BLOCKS")?)? + map_memory(trace.object.map("SITES")?)?;
@@ -100,17 +99,22 @@ pub(super) fn collect(
         exe: crate::preflight::release(),
         ended: Ended::Running,
         duration_ns,
-        filling_ns: duration_ns,
+        filling_ns: trace.windows.filling_for().as_nanos() as u64,
         min_age_ns: min_age.as_nanos() as u64,
         seen_from: SeenFrom::Attach,
         counters,
         sample_bytes: 0,
         table_bytes,
-        windows: Windows { count: 1, open_ns: duration_ns },
+        windows: Windows {
+            count: trace.windows.count(),
+            open_ns: trace.windows.open_for().as_nanos() as u64,
+        },
         probes: Vec::new(),
         without_table: Default::default(),
         unprobed,
         sites,
+        memory: None,
+        bad_frees: None,
         kernel: Some(details),
     })
 }
@@ -145,15 +149,23 @@ fn held(trace: &KernelTrace, newest: u64) -> Result<HashMap<u64, Held>, KernelEr
     Ok(sites)
 }
 
-/// Names of processes.
-#[derive(Debug, Default)]
-struct Comms(HashMap<u32, Option<String>>);
+/// Names of processes and of caches.
+#[derive(Debug)]
+struct Names {
+    comms: HashMap<u32, Option<String>>,
+    merged: HashMap<String, Vec<String>>,
+}
 
-impl Comms {
-    fn of(&mut self, pid: u32) -> Option<String> {
+impl Names {
+    fn of_process(&mut self, pid: u32) -> Option<String> {
         let read = || std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        let name = self.0.entry(pid).or_insert_with(read);
+        let name = self.comms.entry(pid).or_insert_with(read);
         name.as_deref().map(|name| name.trim_end_matches('\n').to_owned())
+    }
+
+    fn merged_with(&self, cache: &str) -> Vec<String> {
+        let all = self.merged.get(cache).into_iter().flatten();
+        all.filter(|name| *name != cache).cloned().collect()
     }
 }
 
@@ -163,7 +175,7 @@ fn site(
     held: Option<&Held>,
     stack: Option<&SiteStack>,
     now: u64,
-    comms: &mut Comms,
+    names: &mut Names,
 ) -> SiteSnapshot {
     let frames = stack.map(|stack| stack.frames.clone()).unwrap_or_default();
     // Blocks of one place in several caches stay apart.
@@ -180,7 +192,7 @@ fn site(
         frames: frames.into_iter().map(|frame| vec![frame]).collect(),
         end: stack.map(|stack| stack.end).filter(|_| totals.totals.announced != 0),
         frame_pointer_steps: 0,
-        kernel: Some(details(totals, held, stack, comms)),
+        kernel: Some(details(totals, held, stack, names)),
     }
 }
 
@@ -188,7 +200,7 @@ fn details(
     totals: &KernelSite,
     held: Option<&Held>,
     stack: Option<&SiteStack>,
-    comms: &mut Comms,
+    names: &mut Names,
 ) -> report::KernelSite {
     let kind = KernelKind::from_number(totals.kind).unwrap_or(KernelKind::Kmalloc);
     let cache = stack.map(|stack| stack.cache.clone()).filter(|name| !name.is_empty());
@@ -207,12 +219,14 @@ fn details(
         most.sort_unstable_by_key(|&(pid, blocks)| (std::cmp::Reverse(blocks), pid));
         for (pid, blocks) in most.into_iter().take(TASKS) {
             // The program has seen the name of who came last.
-            let comm = if pid == last_pid { Some(name(&totals.comm)) } else { comms.of(pid) };
+            let comm =
+                if pid == last_pid { Some(name(&totals.comm)) } else { names.of_process(pid) };
             tasks.push(report::Task { pid, comm, blocks });
         }
     }
     report::KernelSite {
         kind: hooks::name(kind).to_owned(),
+        merged_with: cache.as_ref().map_or_else(Vec::new, |cache| names.merged_with(cache)),
         cache,
         least_bytes: held.map_or(0, |held| held.least),
         most_bytes: held.map_or(0, |held| held.most),

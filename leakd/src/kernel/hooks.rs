@@ -111,6 +111,11 @@ pub const fn name(kind: KernelKind) -> &'static str {
     }
 }
 
+/// The kind of that name.
+pub fn kind(name: &str) -> Option<KernelKind> {
+    KernelKind::ALL.into_iter().find(|kind| self::name(*kind) == name)
+}
+
 /// How a kind can be traced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {

@@ -7,8 +7,11 @@
 //! | [`object`] | the BPF object |
 //! | [`caches`] | slab caches by name |
 //! | [`symbols`] | names for the kernel's addresses |
+//! | [`lines`] | files and lines, where debug info is at hand |
 //! | [`stack`] | a call site's stack, without the allocator's own frames |
 //! | [`collect`] | from the maps to what the report is made of |
+//! | [`settings`] | what is to be traced |
+//! | [`window`] | programs in for a while, and out for a while |
 //!
 //! It costs every allocation of the machine, so nothing of it is loaded until
 //! someone asks.
@@ -16,58 +19,34 @@
 pub mod caches;
 mod collect;
 pub mod hooks;
+pub mod lines;
 pub mod object;
+pub mod settings;
 pub mod stack;
 pub mod symbols;
+mod window;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
 
 use aya::maps::{MapData, RingBuf};
 use aya::programs::ProgramError;
-use leakd_common::kernel::{KERNEL_BLOCKS, KernelKind, KernelSite};
+use leakd_common::kernel::{KernelKind, KernelSite};
 use leakd_common::target::TargetCounters;
 
 use crate::btf::{Btf, BtfError};
 use crate::engine::plain::read;
 use crate::engine::snapshot::for_each;
-use crate::report::input::Snapshot;
+use crate::engine::window::Windows;
+use crate::report::input::{Snapshot, TargetSnapshot};
 use crate::report::kernel::UnseenFree;
-use caches::Wanted;
 use hooks::{Hook, Kernel, Way};
 use object::KernelObject;
+pub use settings::Settings;
 use stack::SiteStack;
 use symbols::Symbols;
-
-/// What is to be traced.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The kinds.
-    pub kinds: BTreeSet<KernelKind>,
-    /// The caches.
-    pub wanted: Wanted,
-    /// The cache as it was asked for.
-    pub cache: Option<String>,
-    /// Blocks of these sizes, in bytes.
-    pub bytes: RangeInclusive<u64>,
-    /// Outstanding blocks to keep track of.
-    pub quota: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            kinds: KernelKind::ALL.into(),
-            wanted: Wanted::All,
-            cache: None,
-            bytes: 0..=u64::MAX,
-            quota: KERNEL_BLOCKS,
-        }
-    }
-}
 
 /// Why the kernel's memory cannot be traced.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +88,7 @@ pub struct KernelTrace {
     settings: Settings,
     started: SystemTime,
     since: Instant,
+    windows: Windows,
 }
 
 impl fmt::Debug for KernelTrace {
@@ -166,6 +146,7 @@ impl KernelTrace {
             settings,
             started: SystemTime::now(),
             since: Instant::now(),
+            windows: Windows::opened(Instant::now()),
         })
     }
 
@@ -216,14 +197,37 @@ impl KernelTrace {
         self.since.elapsed()
     }
 
+    /// What is traced.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The stack of a call site, as far as it was announced.
+    pub fn stack(&self, site: u64) -> Option<&SiteStack> {
+        self.stacks.get(&site)
+    }
+
+    /// For how long the programs ran while statistics were taken, in nanoseconds.
+    pub fn program_time_ns(&self) -> Result<u64, KernelError> {
+        self.object.program_time_ns()
+    }
+
+    /// A look at everything, for the report.
+    pub fn snapshot(&mut self, min_age: Duration) -> Result<TargetSnapshot, KernelError> {
+        self.poll();
+        collect::collect(self, min_age)
+    }
+
     /// Takes the final look and everything out.
     pub fn finish(mut self, min_age: Duration) -> Result<Snapshot, KernelError> {
         self.object.record(false)?;
-        self.poll();
-        let target = collect::collect(&mut self, min_age)?;
+        let mut target = self.snapshot(min_age)?;
+        let (started, ended) = (self.started, SystemTime::now());
+        drop(self);
+        lines::add(&mut target);
         Ok(Snapshot {
-            started: self.started,
-            ended: SystemTime::now(),
+            started,
+            ended,
             host: crate::preflight::host(),
             kernel: crate::preflight::release(),
             targets: vec![target],

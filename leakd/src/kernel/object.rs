@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::Program;
+use aya::programs::kprobe::KProbeLink;
+use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::{Ebpf, EbpfLoader};
 use leakd_common::kernel::{CACHE_NAME, KernelSite, WANTED_CACHES, cache_name_hash};
 use leakd_common::site::OVERFLOW_SITE;
@@ -16,6 +18,7 @@ use super::{KernelError, Settings};
 use crate::bpf::{program_info, sys};
 use crate::btf::Btf;
 use crate::engine::plain::bytes_of;
+use crate::engine::snapshot::for_each;
 use crate::report::kernel::UnseenFree;
 
 /// The BPF object that the build script made.
@@ -24,8 +27,19 @@ static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lea
 /// The object. Dropping it detaches its programs and frees its maps.
 #[derive(Debug)]
 pub struct KernelObject {
+    /// Of [`Self::attached`], while a window is open.
+    links: Vec<Link>,
     ebpf: Ebpf,
-    attached: Vec<&'static str>,
+    /// What is under probe, in the order in which it was attached.
+    attached: Vec<Hook>,
+}
+
+/// A program's link to its place; dropping it takes the program out.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held")]
+enum Link {
+    Tracepoint(RawTracePointLink),
+    Probe(KProbeLink),
 }
 
 /// What the programs have missed, because an interrupt came while one ran.
@@ -67,18 +81,19 @@ impl KernelObject {
         if let Wanted::Caches(names) = &settings.wanted {
             want(&mut ebpf, names)?;
         }
-        let object = Self { ebpf, attached: Vec::new() };
+        let object = Self { links: Vec::new(), ebpf, attached: Vec::new() };
+        object.make_overflow_site()?;
+        Ok(object)
+    }
+
+    /// Makes the site for what finds no room.
+    fn make_overflow_site(&self) -> Result<(), KernelError> {
         let overflow = KernelSite {
             totals: leakd_common::site::Site { announced: 1, ..leakd_common::site::Site::EMPTY },
             ..KernelSite::EMPTY
         };
-        sys::map_update(
-            object.map("SITES")?,
-            &OVERFLOW_SITE.to_ne_bytes(),
-            bytes_of(&overflow),
-            0,
-        )?;
-        Ok(object)
+        let key = OVERFLOW_SITE.to_ne_bytes();
+        Ok(sys::map_update(self.map("SITES")?, &key, bytes_of(&overflow), 0)?)
     }
 
     /// Attaches what can be; a kind of which a part fails is left out, and its
@@ -107,18 +122,76 @@ impl KernelObject {
     }
 
     fn attach_one(&mut self, hook: Hook) -> Result<(), KernelError> {
-        if self.attached.contains(&hook.program) {
+        if self.attached.iter().any(|other| other.program == hook.program) {
             return Ok(());
         }
-        let failed = |source| KernelError::Program { program: hook.program.to_owned(), source };
-        match self.load_one(hook)? {
-            Program::RawTracePoint(program) => program.attach(hook.place).map(drop),
-            Program::KProbe(program) => program.attach(hook.place, 0).map(drop),
-            _ => return Err(KernelError::Missing(hook.program.to_owned())),
-        }
-        .map_err(failed)?;
-        self.attached.push(hook.program);
+        self.load_one(hook)?;
+        self.link(hook)?;
+        self.attached.push(hook);
         Ok(())
+    }
+
+    /// Puts a program that is loaded into its place.
+    fn link(&mut self, hook: Hook) -> Result<(), KernelError> {
+        let missing = || KernelError::Missing(hook.program.to_owned());
+        let program = self.ebpf.program_mut(hook.program).ok_or_else(missing)?;
+        let link = match program {
+            Program::RawTracePoint(program) => program
+                .attach(hook.place)
+                .and_then(|id| program.take_link(id))
+                .map(Link::Tracepoint),
+            Program::KProbe(program) => {
+                program.attach(hook.place, 0).and_then(|id| program.take_link(id)).map(Link::Probe)
+            }
+            _ => return Err(missing()),
+        };
+        let failed = |source| KernelError::Program { program: hook.program.to_owned(), source };
+        self.links.push(link.map_err(failed)?);
+        Ok(())
+    }
+
+    /// Takes all programs out of their places; they stay loaded.
+    pub fn detach(&mut self) {
+        // What allocates goes before what frees.
+        while self.links.pop().is_some() {}
+    }
+
+    /// Puts them in again.
+    ///
+    /// # Errors
+    /// If that fails with any; those before it are in.
+    pub fn attach_again(&mut self) -> Result<(), KernelError> {
+        for hook in self.attached.clone() {
+            self.link(hook)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all blocks and call sites. No program may be in its place.
+    pub fn clear(&self) -> Result<(), KernelError> {
+        for name in ["BLOCKS", "SITES"] {
+            let map = self.map(name)?;
+            let (mut keys, mut count) = (Vec::new(), 0);
+            for_each(map, |key, _| {
+                keys.extend_from_slice(key);
+                count += 1;
+            })?;
+            if count > 0 {
+                sys::map_delete_batch(map, &keys, count)?;
+            }
+        }
+        self.make_overflow_site()
+    }
+
+    /// For how long all programs ran while statistics were taken, in nanoseconds.
+    pub fn program_time_ns(&self) -> Result<u64, KernelError> {
+        let time = |hook: &Hook| -> Result<u64, KernelError> {
+            let missing = || KernelError::Missing(hook.program.to_owned());
+            let program = self.ebpf.program(hook.program).ok_or_else(missing)?;
+            let fd = program.fd().map_err(|_| missing())?;
+            Ok(program_info::run_time_ns(fd.as_fd())?)
+        };
+        self.attached.iter().map(time).sum()
     }
 
     fn load_one(&mut self, hook: Hook) -> Result<&mut Program, KernelError> {
@@ -167,12 +240,12 @@ impl KernelObject {
             Ok(program_info::missed_runs(fd.as_fd())?)
         };
         let mut missed = Missed::default();
-        for name in &self.attached {
+        for Hook { program: name, .. } in &self.attached {
             let count = of(name)?;
             let again = format!("{name}_again");
             if name.ends_with("_again") {
                 continue;
-            } else if self.attached.iter().any(|other| *other == again) {
+            } else if self.attached.iter().any(|other| other.program == again) {
                 missed.frees += count.min(of(&again)?);
             } else if name.contains("free") {
                 missed.frees += count;

@@ -3,8 +3,8 @@
 use leakd_common::event::StackEnd;
 use leakd_common::kernel::{FLAG_INTERRUPT, KERNEL_FRAMES, KernelKind, KernelStackRecord};
 
-use super::caches;
 use super::symbols::Symbols;
+use super::{caches, hooks};
 use crate::engine::plain::read;
 use crate::symbol::Frame;
 
@@ -34,6 +34,16 @@ pub enum Underneath {
     Vmalloc,
     /// Of the memory that each CPU has a copy of.
     PerCpu,
+}
+
+impl SiteStack {
+    /// What was allocated, in a word or two: the cache, or the kind of memory.
+    pub fn what(&self) -> String {
+        match self.cache.as_str() {
+            "" => hooks::name(self.kind).to_owned(),
+            cache => format!("cache {cache}"),
+        }
+    }
 }
 
 /// Functions that hand pages out, or areas of addresses, and nothing else.

@@ -57,6 +57,8 @@ pub enum Answer {
     Idle {},
     /// To `attach`.
     Attached(Attached),
+    /// To `kernel`.
+    KernelAttached(KernelAttached),
     /// To `detach` and `set`.
     Done(Done),
     /// To `scan`.
@@ -66,6 +68,13 @@ pub enum Answer {
     },
     /// To anything.
     Error(Failure),
+}
+
+impl Answer {
+    /// That it was not done, and why.
+    pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Error(Failure::new(code, message))
+    }
 }
 
 /// Processes.
@@ -103,6 +112,28 @@ pub struct Attached {
     pub already: bool,
 }
 
+/// The kernel's own memory is under trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelAttached {
+    /// What was asked for, in some words.
+    pub scope: String,
+    /// The kinds of memory that are traced.
+    pub traced: Vec<String>,
+    /// Those that this kernel does not let be traced.
+    pub not_traced: Vec<NotTraced>,
+    /// The kernel hides its addresses: call sites have no names.
+    pub nameless: bool,
+}
+
+/// A kind of memory that cannot be traced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotTraced {
+    /// The kind.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// It was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -118,6 +149,13 @@ pub struct Failure {
     pub code: ErrorCode,
     /// One line for a person: what is wrong and what to do.
     pub message: String,
+}
+
+impl Failure {
+    /// Something that was not done, and why.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
 }
 
 /// What is wrong with a request.

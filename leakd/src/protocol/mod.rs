@@ -12,14 +12,16 @@ mod request;
 mod status;
 mod verdict;
 
-pub use answer::{Answer, Attached, Done, ErrorCode, Failure, Reply, Targets, Welcome};
+pub use answer::{
+    Answer, Attached, Done, ErrorCode, Failure, KernelAttached, NotTraced, Reply, Targets, Welcome,
+};
 pub use process::{
-    Evidence, EvidenceSite, GovernorStep, Growth, Point, ProcessView, Stage, TraceView,
+    Evidence, EvidenceSite, GovernorStep, Growth, KERNEL_PID, Point, ProcessView, Stage, TraceView,
 };
 pub use request::{Ask, Change, Request, RequestError, Sort, Which};
 pub use status::{
-    ConfigView, GovernorView, KernelGrowth, KernelMemoryView, OwnView, Status, TracingView,
-    WatchView,
+    ConfigView, GovernorView, KernelGrowth, KernelMemoryView, KernelTracingView, OwnView, Status,
+    TracingView, WatchView,
 };
 pub use verdict::{Event, EventKind, Verdict};
 

@@ -120,6 +120,9 @@ pub struct TraceView {
     pub started: String,
     /// How long it lasted so far, in milliseconds.
     pub duration_ms: u64,
+    /// Of the kernel: what of its memory is traced, in some words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// Bytes outstanding, of those allocated since it began.
     pub outstanding_bytes: u64,
     /// Blocks outstanding.
@@ -147,7 +150,10 @@ pub struct TraceView {
     pub series: Vec<Point>,
 }
 
-/// The governor and one target.
+/// The pid that stands for the kernel's own memory.
+pub const KERNEL_PID: u32 = 0;
+
+/// The governor and one target. Of the kernel, percents are of all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GovernorStep {
     /// `full`, `sampled`, `windows` or `detached`.

@@ -72,6 +72,26 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample_bytes: Option<u64>,
     },
+    /// Put the kernel's own memory under trace until `detach` of the pid 0, or
+    /// for some time. Its report is that of the pid 0.
+    Kernel {
+        /// How long; `None`: until it is detached.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_ms: Option<u64>,
+        /// Only this slab cache, as /proc/slabinfo calls it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache: Option<String>,
+        /// Only these kinds of memory: `kmalloc`, `cache`, `pages`, `percpu`,
+        /// `vmalloc`; empty: all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kinds: Vec<String>,
+        /// Only blocks that take at least so many bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min_bytes: Option<u64>,
+        /// Only blocks that take at most so many bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_bytes: Option<u64>,
+    },
     /// Take a process's probes out; its last report is kept. It is left alone
     /// until somebody attaches to it.
     Detach {
@@ -242,6 +262,13 @@ impl Ask {
 
     /// Whether it changes something, and so needs more than to read.
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Attach { .. } | Self::Detach { .. } | Self::Scan { .. } | Self::Set(_))
+        matches!(
+            self,
+            Self::Attach { .. }
+                | Self::Kernel { .. }
+                | Self::Detach { .. }
+                | Self::Scan { .. }
+                | Self::Set(_)
+        )
     }
 }

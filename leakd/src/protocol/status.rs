@@ -31,6 +31,9 @@ pub struct Status {
     /// The kernel's own memory. A daemon that is older than this says nothing.
     #[serde(default)]
     pub kernel_memory: KernelMemoryView,
+    /// How the kernel's own memory is traced.
+    #[serde(default)]
+    pub kernel_tracing: KernelTracingView,
     /// Tracing.
     pub tracing: TracingView,
     /// The governor.
@@ -116,6 +119,23 @@ pub struct KernelGrowth {
     pub bytes: u64,
     /// How it grows.
     pub growth: Growth,
+}
+
+/// How the kernel's own memory is traced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelTracingView {
+    /// `adaptive` or `off`.
+    pub mode: String,
+    /// What of it is under trace, in some words; `None`: nothing.
+    pub scope: Option<String>,
+    /// Why it could not be traced, or not go on, when that was tried last.
+    pub error: Option<String>,
+    /// What tracing it may cost, in percent of all CPUs.
+    pub budget_percent: f64,
+    /// What it costs, in percent of all CPUs; the last control period, measured.
+    pub cost_percent: f64,
+    /// The governor's step: `full` or `windows`; `None`: nothing is traced.
+    pub step: Option<String>,
 }
 
 /// Tracing.

@@ -31,10 +31,14 @@ fn the_page_has_it_right() {
             kinds.insert(format!("answer {}", value["answer"]));
         }
     }
-    for ask in ["status", "targets", "report", "watch", "attach", "detach", "scan", "set"] {
+    let asks =
+        ["status", "targets", "report", "watch", "attach", "kernel", "detach", "scan", "set"];
+    for ask in asks {
         assert!(kinds.contains(&format!("ask \"{ask}\"")), "{ask}: {kinds:?}");
     }
-    for answer in ["status", "targets", "watching", "event", "attached", "done", "error"] {
+    let answers =
+        ["status", "targets", "watching", "event", "attached", "kernel_attached", "done", "error"];
+    for answer in answers {
         assert!(kinds.contains(&format!("answer \"{answer}\"")), "{answer}: {kinds:?}");
     }
 }
@@ -57,6 +61,7 @@ fn the_page_names_every_field() {
     let evidence = Evidence { sites: vec![EvidenceSite::default()], span_ms: 1 };
     let trace = TraceView {
         series: vec![(0.0, 1)],
+        scope: Some(String::new()),
         evidence: Some(evidence.clone()),
         ..TraceView::default()
     };
@@ -77,6 +82,10 @@ fn the_page_names_every_field() {
         Answer::Event { event },
         Answer::Missed { count: 1 },
         Answer::Attached(Attached::default()),
+        Answer::KernelAttached(KernelAttached {
+            not_traced: vec![NotTraced::default()],
+            ..KernelAttached::default()
+        }),
         Answer::Done(Done::default()),
         Answer::Error(Failure { code: ErrorCode::Busy, message: String::new() }),
     ];
@@ -107,6 +116,8 @@ fn rubbish_is_refused() {
         "{\"v\":1,\"ask\":\"attach\",\"pid\":-1}",
         "{\"v\":1,\"ask\":\"detach\",\"pid\":1,\"pidd\":1}",
         "{\"v\":1,\"ask\":\"set\",\"modee\":\"off\"}",
+        "{\"v\":1,\"ask\":\"kernel\",\"caches\":\"dentry\"}",
+        "{\"v\":1,\"ask\":\"kernel\",\"for_ms\":-1}",
         "{\"v\":1,\"ask\":\"report\"}",
         "{\"v\":1,\"ask\":\"report\",\"pid\":1,\"all\":true}",
         "{\"v\":1,\"ask\":\"report\",\"pid\":1,\"tops\":1}",
@@ -126,7 +137,7 @@ fn rubbish_is_refused() {
 fn changes() {
     let ask = |line: &str| Request::parse(line.as_bytes()).expect(line).ask;
     for line in examples().filter(|line| line.contains("\"ask\"")) {
-        let changing = ["attach", "detach", "scan", "set"]
+        let changing = ["attach", "kernel", "detach", "scan", "set"]
             .iter()
             .any(|one| line.contains(&format!("\"ask\":\"{one}\"")));
         assert_eq!(ask(line).changes(), changing, "{line}");

@@ -6,6 +6,7 @@ use leakd_common::event::StackEnd as WalkEnd;
 use leakd_common::site::OVERFLOW_SITE;
 use leakd_common::target::Counter;
 
+use super::bad_free::BadFree;
 use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
     Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
@@ -90,6 +91,10 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         coverage,
         outstanding,
         heap,
+        memory: target.memory,
+        bad_frees: target
+            .bad_frees
+            .map(|bad_frees| bad_frees.into_iter().map(BadFree::new).collect()),
         probes: target.probes,
         sites,
         omitted,

@@ -2,14 +2,18 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use leakd_common::bad_free::BadFree;
+use leakd_common::block::Block;
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::{Counter, TargetCounters};
 
 use super::build::{Settings, build};
-use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
+use super::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::kernel::{KernelSite, KernelTrace, Task, UnseenFree};
+use super::memory::Memory;
 use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Unprobed, Windows};
+use crate::resident::Composition;
 use crate::symbol::Frame;
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -105,6 +109,60 @@ pub fn counters(values: &[(Counter, u64)]) -> TargetCounters {
     counters
 }
 
+/// A block that was freed twice, and a free of what is none.
+pub fn bad_frees() -> Vec<BadFreeSnapshot> {
+    const SERVER: &str = "/usr/sbin/shop-server";
+    let at = |key: u64, function: &str, line: u32| {
+        let address = 0x5580_0000_7000 + key;
+        let inner = vec![vec![frame(address, function, "/src/shop/order.c", line, SERVER)]];
+        let planted =
+            Planted { key, size: 0, blocks: 0, kept: 0, aged: 0, oldest_ns: 0, lifetime_ns: 0 };
+        planted.site(stack(inner))
+    };
+    let twice = BadFree {
+        count: 3,
+        address: 0x5580_1234_5670,
+        allocated_at: 92,
+        size_and_owner: Block::pack(480, 3),
+        freed_ns: 5 * SECOND,
+        time_ns: 5 * SECOND + 1_250_000,
+        freed_tid: 4713,
+        tid: 4711,
+    };
+    let wrong = BadFree { count: 1, address: 0x7ffd_1234_5678, tid: 4711, ..BadFree::default() };
+    vec![
+        BadFreeSnapshot {
+            bad: twice,
+            site: at(90, "order_abort", 77),
+            freed_at: Some(at(91, "order_close", 301)),
+            allocated_at: Some(at(92, "order_open", 12)),
+        },
+        BadFreeSnapshot {
+            bad: wrong,
+            site: at(93, "order_print", 44),
+            freed_at: None,
+            allocated_at: None,
+        },
+    ]
+}
+
+/// Of a server with 64 MiB.
+pub fn memory() -> Memory {
+    let found = Composition {
+        resident: 64 << 20,
+        swapped: 0,
+        outstanding: 12 << 20,
+        unseen: 5 << 20,
+        allocator: 30 << 20,
+        unresolved: 0,
+        stacks: 132 << 10,
+        files: 11 << 20,
+        shared: 0,
+        other: (6 << 20) - (132 << 10),
+    };
+    Memory::new(&found, true)
+}
+
 /// A server with `sites`, watched for 30 seconds.
 pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
     let sum = |get: fn(&Site) -> u64| sites.iter().map(|one| get(&one.site)).sum::<u64>();
@@ -140,6 +198,8 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
             },
         ],
         sites,
+        memory: Some(memory()),
+        bad_frees: None,
         kernel: None,
     }
 }
@@ -262,6 +322,7 @@ pub fn kernel() -> TargetSnapshot {
     let of = |kind: &str, cache: Option<&str>, bytes: (u64, u64)| KernelSite {
         kind: kind.to_owned(),
         cache: cache.map(str::to_owned),
+        merged_with: Vec::new(),
         least_bytes: bytes.0,
         most_bytes: bytes.1,
         reclaimable: Some(false),
@@ -292,6 +353,9 @@ pub fn kernel() -> TargetSnapshot {
             kernel: Some(KernelSite {
                 interrupt: true,
                 reclaimable: None,
+                merged_with: ["UNIX", "eventpoll_epi", "mnt_cache", "pid"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 ..of("cache", Some("skbuff_head_cache"), (256, 256))
             }),
             ..planted(3, 256, 90_000, 12).site(receive)
@@ -308,6 +372,7 @@ pub fn kernel() -> TargetSnapshot {
             reason: "the tracepoint percpu_alloc_percpu has 7 arguments on this kernel, not 10"
                 .to_owned(),
         }],
+        memory: None,
         kernel: Some(KernelTrace {
             traced: ["kmalloc", "cache", "pages", "vmalloc"].map(str::to_owned).to_vec(),
             cache: None,

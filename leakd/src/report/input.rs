@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use leakd_common::bad_free::BadFree;
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 use leakd_common::target::TargetCounters;
 
 use super::kernel::{KernelSite, KernelTrace};
+use super::memory::Memory;
 use super::model::{Ended, Probe, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
 
@@ -63,6 +65,10 @@ pub struct TargetSnapshot {
     pub unprobed: Vec<Unprobed>,
     /// The call sites.
     pub sites: Vec<SiteSnapshot>,
+    /// Frees that were wrong; `None`: it was not looked for them.
+    pub bad_frees: Option<Vec<BadFreeSnapshot>>,
+    /// Where its resident memory goes, if it runs.
+    pub memory: Option<Memory>,
     /// How the kernel was traced, where it is the target.
     pub kernel: Option<KernelTrace>,
 }
@@ -92,6 +98,19 @@ pub struct SiteSnapshot {
     pub frame_pointer_steps: u32,
     /// What only the kernel's sites have.
     pub kernel: Option<KernelSite>,
+}
+
+/// A free that was wrong.
+#[derive(Clone, Debug)]
+pub struct BadFreeSnapshot {
+    /// What the programs tell.
+    pub bad: BadFree,
+    /// Where it was.
+    pub site: SiteSnapshot,
+    /// Where the block had been freed before; `None`: it is no block.
+    pub freed_at: Option<SiteSnapshot>,
+    /// Where it had been allocated.
+    pub allocated_at: Option<SiteSnapshot>,
 }
 
 /// Ages of the blocks of one site that are outstanding.

@@ -41,6 +41,10 @@ pub struct KernelSite {
     pub kind: String,
     /// The slab cache, where it has a name of its own.
     pub cache: Option<String>,
+    /// Other names of it: the kernel merges caches that are alike, and keeps the
+    /// name of the first. Whose block it is, the call site tells.
+    #[serde(default)]
+    pub merged_with: Vec<String>,
     /// What the smallest of the outstanding blocks takes, in bytes.
     pub least_bytes: u64,
     /// What the largest of them takes.

@@ -5,11 +5,13 @@
 //! [`heap_summary`] show that model. A renderer adds nothing of its own. [`scan`] is
 //! the model of what a scan found.
 
+pub mod bad_free;
 pub mod build;
 mod heap;
 pub mod input;
 pub mod json;
 pub mod kernel;
+pub mod memory;
 pub mod model;
 pub mod rank;
 pub mod scan;

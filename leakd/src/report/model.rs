@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bad_free::BadFree;
 use super::kernel::{KernelSite, KernelTrace};
+use super::memory::Memory;
 
 /// The name and version of the format.
 pub const SCHEMA: &str = "leakd.report/1";
@@ -58,6 +60,13 @@ pub struct Target {
     pub outstanding: Outstanding,
     /// All that it allocated and freed.
     pub heap: Heap,
+    /// Where its resident memory goes; null if it was not running at the end of the
+    /// trace.
+    #[serde(default)]
+    pub memory: Option<Memory>,
+    /// Frees that were wrong; null if it was not looked for them.
+    #[serde(default)]
+    pub bad_frees: Option<Vec<BadFree>>,
     /// The functions that were probed.
     pub probes: Vec<Probe>,
     /// The call sites with outstanding blocks, ranked.

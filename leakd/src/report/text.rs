@@ -4,8 +4,10 @@
 //! seen is said before what was; numbers that were estimated from samples
 //! bear a `~`.
 
+mod bad_free;
 mod coverage;
 mod kernel;
+mod memory;
 mod name;
 mod scan;
 mod site;
@@ -60,11 +62,15 @@ fn render_target(page: &mut Page, target: &Target) {
     let ranked: Vec<&Site> = target.sites.iter().filter(|site| is_ranked(site)).collect();
     headline(page, target, &ranked);
     coverage::push(page, target);
+    bad_free::push(page, target);
     if let Some(trace) = &target.kernel {
         kernel::push_trace(page, trace);
     }
     if ranked.len() > 1 {
         table::push(page, &ranked, tilde);
+    }
+    if let Some(memory) = &target.memory {
+        memory::push(page, memory, target.coverage.seen_from);
     }
     for (index, site) in ranked.iter().enumerate() {
         page.blank();

@@ -44,6 +44,15 @@ pub struct Mapping {
     pub shared: bool,
 }
 
+/// Which pages are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    /// Those in memory or in swap.
+    Populated,
+    /// Those in memory.
+    Resident,
+}
+
 /// The memory of a process.
 ///
 /// It is read where it is, while the process runs. Pages that were never
@@ -71,7 +80,8 @@ impl Memory {
         let mem = directory.mem().map_err(plain)?;
         let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
         let mut memory = Self { pid: Pid::from_raw(number), directory, pagemap, mem, scans: false };
-        memory.scans = memory.scan_pagemap(0..PAGE, false, &mut Vec::new()).is_ok();
+        memory.scans =
+            memory.scan_pagemap(0..PAGE, false, Pages::Populated, &mut Vec::new()).is_ok();
         Ok(memory)
     }
 
@@ -108,11 +118,23 @@ impl Memory {
     /// # Errors
     /// If the process is gone.
     pub fn populated(&self, mapping: &Mapping, runs: &mut Vec<Range<u64>>) -> io::Result<()> {
+        self.pages(mapping, Pages::Populated, runs)
+    }
+
+    /// The same without pages in swap.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn resident(&self, mapping: &Mapping, runs: &mut Vec<Range<u64>>) -> io::Result<()> {
+        self.pages(mapping, Pages::Resident, runs)
+    }
+
+    fn pages(&self, mapping: &Mapping, which: Pages, runs: &mut Vec<Range<u64>>) -> io::Result<()> {
         let Mapping { addresses, shared, .. } = mapping;
         if self.scans {
-            return self.scan_pagemap(addresses.clone(), *shared, runs);
+            return self.scan_pagemap(addresses.clone(), *shared, which, runs);
         }
-        self.read_pagemap(addresses.clone(), *shared, runs)
+        self.read_pagemap(addresses.clone(), *shared, which, runs)
     }
 
     /// By an ioctl(2) that skips what has no tables (Linux 6.7).
@@ -120,6 +142,7 @@ impl Memory {
         &self,
         addresses: Range<u64>,
         shared: bool,
+        which: Pages,
         runs: &mut Vec<Range<u64>>,
     ) -> io::Result<()> {
         let mut found = [PageRegion::default(); 512];
@@ -134,7 +157,10 @@ impl Memory {
                 vector_length: found.len() as u64,
                 category_inverted: without,
                 category_mask: without,
-                category_any_of: category::PRESENT | category::SWAPPED,
+                category_any_of: match which {
+                    Pages::Populated => category::PRESENT | category::SWAPPED,
+                    Pages::Resident => category::PRESENT,
+                },
                 // Runs end where a category changes that is asked for: none does.
                 return_mask: category::WRITE_PROTECTABLE,
                 ..ScanArgument::default()
@@ -161,9 +187,14 @@ impl Memory {
         &self,
         addresses: Range<u64>,
         shared: bool,
+        which: Pages,
         runs: &mut Vec<Range<u64>>,
     ) -> io::Result<()> {
         let mut entries = vec![0u8; 8 << 13];
+        let flags = match which {
+            Pages::Populated => entry::PRESENT | entry::SWAPPED,
+            Pages::Resident => entry::PRESENT,
+        };
         let mut page = addresses.start;
         while page < addresses.end {
             let pages = ((addresses.end - page) / PAGE).min(1 << 13) as usize;
@@ -173,7 +204,7 @@ impl Memory {
             }
             for entry in entries[..read].chunks_exact(8) {
                 let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-                let in_memory = entry & (entry::PRESENT | entry::SWAPPED) != 0;
+                let in_memory = entry & flags != 0;
                 if in_memory && (shared || entry & entry::FILE_OR_SHARED == 0) {
                     push(runs, page..page + PAGE);
                 }
@@ -265,7 +296,7 @@ fn mapping(map: &MemoryMap) -> Option<Mapping> {
 }
 
 /// Whether a file is glibc, by its name: `libc.so.6`, `libc-2.31.so`.
-fn is_c_library(path: &std::path::Path) -> bool {
+pub fn is_c_library(path: &std::path::Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("libc.so") || name.starts_with("libc-2.")
 }
@@ -366,9 +397,9 @@ mod tests {
             let part = base + window..base + window + (64 << 20);
             let (mut scanned, mut read) = (Vec::new(), Vec::new());
             if memory.scans {
-                memory.scan_pagemap(part.clone(), false, &mut scanned).unwrap();
+                memory.scan_pagemap(part.clone(), false, Pages::Populated, &mut scanned).unwrap();
             }
-            memory.read_pagemap(part, false, &mut read).unwrap();
+            memory.read_pagemap(part, false, Pages::Populated, &mut read).unwrap();
             assert!(!memory.scans || scanned == read, "{scanned:x?} {read:x?}");
         }
         let mut words = [0u64; 2];

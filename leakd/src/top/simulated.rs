@@ -158,6 +158,8 @@ impl Simulated {
         let sites: Vec<Site> = (0..self.sites).map(site).collect();
         let bytes = sites.iter().map(|site| site.outstanding_bytes).sum();
         Target {
+            memory: None,
+            bad_frees: None,
             pid,
             comm: "server".to_owned(),
             exe: "/usr/sbin/server".to_owned(),

@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use leakd_common::bad_free::{BadFree, BadFreeKey};
 use leakd_common::event::StackEnd;
 use leakd_common::site::Site;
 
 use crate::elf::FileIdentity;
 use crate::engine::probes::{ProbedFunction, UnprobedFunction};
+use crate::engine::resident::ResidentSource;
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Ended, SeenFrom, Target, TargetLook};
-use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot};
+use crate::report::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, TargetSnapshot};
+use crate::report::memory::Memory;
 use crate::report::model;
 use crate::symbol::{self, CodeAddress, Frame, Lookup, Symbolizer};
 
@@ -23,16 +26,43 @@ const AGE_SAMPLES: usize = 100;
 #[derive(Debug)]
 pub struct Prepared {
     snapshot: TargetSnapshot,
-    /// What is on each site's stack.
+    /// What is on each stack: those of wrong frees, then those of sites.
     places: Vec<Vec<Place>>,
     addresses: Vec<CodeAddress>,
+    resident: Option<ResidentSource>,
+    /// Its ledger has every block and every free.
+    whole: bool,
 }
 
 impl Prepared {
+    /// Its probes are out from now on: what it frees, the ledger does not learn.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.whole = false;
+        self
+    }
+
+    /// Finds out where its resident memory goes, if it still runs.
+    pub(super) fn compose(&mut self) {
+        let Some(source) = self.resident.take() else { return };
+        match source.compose() {
+            Ok(found) => self.snapshot.memory = Some(Memory::new(&found, self.whole)),
+            Err(error) => {
+                let pid = self.snapshot.pid;
+                tracing::debug!("resident memory of process {pid}: {error}");
+            }
+        }
+    }
+
     /// Names the call sites; waits at most so long for what is not known yet.
     pub fn name(mut self, symbolizer: &Symbolizer, wait: Duration) -> TargetSnapshot {
+        self.compose();
         let names = names(&self.addresses, symbolizer, wait);
-        for (site, places) in self.snapshot.sites.iter_mut().zip(&self.places) {
+        let bad = self.snapshot.bad_frees.iter_mut().flatten();
+        let bad = bad.flat_map(|one| {
+            [Some(&mut one.site), one.freed_at.as_mut(), one.allocated_at.as_mut()]
+        });
+        for (site, places) in bad.flatten().chain(&mut self.snapshot.sites).zip(&self.places) {
             let unnamed = |place: &Place| vec![Frame { address: place.0, ..Frame::default() }];
             site.frames = places
                 .iter()
@@ -49,7 +79,7 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
         blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
     });
-    let (sites, places) = look
+    let (sites, site_places): (_, Vec<_>) = look
         .sites
         .iter()
         .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
@@ -60,6 +90,13 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         _ => target.windows().filling_for(),
     }
     .as_nanos() as u64;
+    let places = bad_free_keys(&look).filter(|key| *key != 0);
+    let places = places.map(|key| target.code_addresses(key).map(|one| place(&one)).collect());
+    let places = places.chain(site_places).collect();
+    let bad_frees: Option<Vec<BadFreeSnapshot>> = look
+        .bad_frees
+        .as_ref()
+        .map(|found| found.iter().map(|(key, bad)| bad_free(target, key, bad)).collect());
     let snapshot = TargetSnapshot {
         pid: target.pid(),
         comm: target.info().comm.clone(),
@@ -87,9 +124,15 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         without_table: target.without_table().clone(),
         unprobed: target.probes().unprobed().iter().map(unprobed).collect(),
         sites,
+        memory: None,
+        bad_frees,
         kernel: None,
     };
-    Prepared { snapshot, places, addresses }
+    let resident = target.resident_source().inspect_err(|error| {
+        tracing::debug!("resident memory of process {}: {error}", target.pid());
+    });
+    let whole = target.sample_bytes() == 0 && target.generation().is_some();
+    Prepared { snapshot, places, addresses, resident: resident.ok().flatten(), whole }
 }
 
 fn probe(function: &ProbedFunction) -> model::Probe {
@@ -136,7 +179,8 @@ fn addresses(target: &Target, look: &TargetLook) -> Vec<CodeAddress> {
         .collect();
     keys.sort_unstable_by(|a, b| b.cmp(a));
     let mut seen = HashSet::new();
-    let addresses = keys.iter().flat_map(|(_, key)| target.code_addresses(*key));
+    let keys = bad_free_keys(look).chain(keys.iter().map(|(_, key)| *key));
+    let addresses = keys.flat_map(|key| target.code_addresses(key));
     addresses.filter(|address| seen.insert(place(address))).collect()
 }
 
@@ -183,6 +227,23 @@ fn site_snapshot(
         kernel: None,
     };
     (snapshot, places)
+}
+
+fn bad_free(target: &Target, key: &BadFreeKey, bad: &BadFree) -> BadFreeSnapshot {
+    let twice = key.freed_at != 0;
+    let site = |key: u64| site_snapshot(target, key, Site::EMPTY, None).0;
+    BadFreeSnapshot {
+        bad: *bad,
+        site: site(key.site),
+        freed_at: twice.then(|| site(key.freed_at)),
+        allocated_at: twice.then(|| site(bad.allocated_at)),
+    }
+}
+
+/// The call sites of wrong frees: that, the one before, and that of the allocation.
+fn bad_free_keys(look: &TargetLook) -> impl Iterator<Item = u64> {
+    let found = look.bad_frees.iter().flatten();
+    found.flat_map(|(key, bad)| [key.site, key.freed_at, bad.allocated_at])
 }
 
 fn module(address: &CodeAddress) -> Option<String> {

@@ -132,14 +132,17 @@ impl Trace {
             looks.push((target.slot(), self.engine.look(target, Some(age))?));
         }
         self.drain();
-        self.engine.stop_probes();
-        let targets = looks
+        let mut prepared: Vec<Prepared> = looks
             .into_iter()
             .filter_map(|(slot, look)| {
                 let target: &Target = self.engine.target(slot)?;
-                Some(collect::prepare(target, look).name(&self.symbolizer, NAMES_WAIT))
+                Some(collect::prepare(target, look))
             })
             .collect();
+        prepared.iter_mut().for_each(Prepared::compose);
+        self.engine.stop_probes();
+        let name = |one: Prepared| one.name(&self.symbolizer, NAMES_WAIT);
+        let targets = prepared.into_iter().map(name).collect();
         Ok(Snapshot {
             started: self.started,
             ended,

@@ -2,6 +2,8 @@
 //!
 //! | file | concern |
 //! |---|---|
+//! | [`exhaustion`] | when memory will be used up |
 //! | [`survival`] | how long blocks live, freed and outstanding ones together |
 
+pub mod exhaustion;
 pub mod survival;

@@ -6,6 +6,7 @@
 //! | [`cgroup`] | control group, systemd unit, container |
 //! | [`history`] | a bounded memory of a series |
 //! | [`growth`] | noise from trend |
+//! | [`limit`] | what control groups leave a process |
 //! | [`kernel`] | the kernel's own memory: totals and slab caches |
 //!
 //! A process is told by its pid and its start time. `/proc/PID/status` stays
@@ -16,6 +17,7 @@ pub mod cgroup;
 pub mod growth;
 pub mod history;
 pub mod kernel;
+pub mod limit;
 pub mod read;
 
 use std::collections::{HashMap, HashSet};

@@ -12,10 +12,10 @@ use serde_json::Value;
 use std::{collections::BTreeSet, process::Command};
 
 /// The function that allocates files: from 6.5 on the first, before the second.
-const FILE: &str = "alloc_empty_file|__alloc_file";
+pub const FILE: &str = "alloc_empty_file|__alloc_file";
 
 /// A process that will make the kernel hold `kept` of `made` things.
-fn holder(kind: &str, made: u64, kept: u64) -> Process {
+pub fn holder(kind: &str, made: u64, kept: u64) -> Process {
     let mut command = Command::new("python3");
     command.arg(source_folder().join("kernel_memory.py"));
     command.args([kind, &made.to_string(), &kept.to_string()]);
@@ -44,14 +44,14 @@ fn report(outcome: Outcome) -> Value {
 
 /// Outstanding blocks that a process holds at call sites of a function, by kind
 /// of memory: files and event counters, which one function allocates.
-fn held(target: &Value, process: &Process, function: &str, kind: &str) -> u64 {
+pub fn held(target: &Value, process: &Process, function: &str, kind: &str) -> u64 {
     held_within(1, target, process, function, kind)
 }
 
 /// The same where the function is among so many innermost frames. Further out it
 /// would be in the stacks of what the allocator itself takes to keep account of
 /// its blocks.
-fn held_within(
+pub fn held_within(
     frames: usize,
     target: &Value,
     process: &Process,
@@ -216,7 +216,7 @@ fn hidden_addresses() {
 }
 
 /// The ids of the BPF programs that a process holds.
-fn programs_of(pid: i32) -> BTreeSet<u32> {
+pub fn programs_of(pid: i32) -> BTreeSet<u32> {
     let infos = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten();
     let id = |text: String| {
         text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())

@@ -10,6 +10,7 @@ mod daemon;
 mod diagnostics;
 mod doctor;
 mod exactness;
+mod frees;
 mod harness;
 #[path = "../support/host.rs"]
 mod host;

@@ -12,14 +12,14 @@ use crate::support::wait_for;
 use crate::witness;
 
 /// Starts `leakctl kernel` and waits until it is attached.
-fn attached(arguments: &[&str]) -> Leakctl {
+pub fn attached(arguments: &[&str]) -> Leakctl {
     let mut leakctl = Leakctl::start([&["kernel", "--json", "--for", "1h"], arguments].concat());
     leakctl.wait_attached();
     leakctl
 }
 
 /// Ends it; gives its report, whether or not that has leaks.
-fn report(mut leakctl: Leakctl) -> Report {
+pub fn report(mut leakctl: Leakctl) -> Report {
     leakctl.signal(Signal::SIGINT);
     let outcome = leakctl.outcome();
     assert!(matches!(outcome.status, 0 | 1), "{outcome:?}");
@@ -42,7 +42,7 @@ fn sites<'a>(
 }
 
 /// Outstanding, allocated and freed blocks.
-fn blocks<'a>(sites: impl Iterator<Item = Site<'a>>) -> [u64; 3] {
+pub fn blocks<'a>(sites: impl Iterator<Item = Site<'a>>) -> [u64; 3] {
     let fields = ["outstanding_blocks", "allocated_blocks", "freed_blocks"];
     sites.fold([0; 3], |sum, site| [0, 1, 2].map(|index| sum[index] + site.number(fields[index])))
 }
@@ -100,6 +100,32 @@ fn a_hundred_of_each_kind() {
         }
     }
     assert_eq!(report.targets().next().expect("the kernel").lost(), 0);
+    drop(module);
+}
+
+/// Check that a module's call sites have the file and the line where its file is
+/// in its place, the module being built with debug info.
+#[test]
+#[ignore = "needs the module: run by cargo xtask vm"]
+fn file_and_line() {
+    let release = nix::sys::utsname::uname().expect("uname(2)");
+    let place = std::path::Path::new("/lib/modules").join(release.release()).join("extra");
+    std::fs::create_dir_all(&place).expect("we are root");
+    let file = place.join("leaky.ko");
+    std::fs::copy(crate::module::path(), &file).expect("room for it");
+    let module = Module::load();
+    let leakctl = attached(&["--only", "kmalloc"]);
+    module.run("leak kmalloc");
+    let report = report(leakctl);
+    let site = sites(&report, "leaky_kmalloc_leak", "kmalloc").next().expect("the leak");
+    let frame = &site.0["stack"][0];
+    assert_eq!(frame["function"], "leaky_kmalloc_leak", "{frame}");
+    let named = frame["file"].as_str().expect("a file");
+    assert!(named.ends_with("leaky.c"), "{named}");
+    let source = include_str!("module/leaky.c");
+    let line = frame["line"].as_u64().expect("a line") as usize;
+    let text = source.lines().nth(line - 1).expect("a line of the source");
+    assert!(text.starts_with("SITES(kmalloc,"), "line {line}: {text}");
     drop(module);
 }
 

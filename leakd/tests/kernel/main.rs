@@ -12,6 +12,7 @@ mod host;
 mod leaks;
 mod load;
 mod module;
+mod restricted;
 #[path = "../end_to_end/support/mod.rs"]
 #[allow(dead_code, reason = "the end-to-end tests need the rest")]
 mod support;

@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Says where the module is; set by `cargo xtask vm`.
 const VARIABLE: &str = "LEAKD_TEST_MODULE";
 const RUN: &str = "/sys/module/leaky/parameters/run";
+
+/// Its file.
+pub fn path() -> PathBuf {
+    let path = std::env::var_os(VARIABLE);
+    path.unwrap_or_else(|| panic!("{VARIABLE} is not set: run this by `cargo xtask vm`")).into()
+}
 
 /// What the module can leak, each with the allocator that leakd is to name.
 pub const KINDS: [(&str, &str); 6] = [
@@ -35,9 +42,7 @@ impl Module {
     /// Loads it.
     pub fn load() -> Self {
         let lock = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = std::env::var_os(VARIABLE)
-            .unwrap_or_else(|| panic!("{VARIABLE} is not set: run this by `cargo xtask vm`"));
-        let file = File::open(&path).expect("the module has been built");
+        let file = File::open(path()).expect("the module has been built");
         // SAFETY: finit_module(2) reads an open file and a C string.
         let result =
             unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };

@@ -6,12 +6,18 @@ eventfd  one kmalloc and one file
 pipe     a page of a pipe that has been written to
 percpu   memory of each CPU, for a BPF map
 vmalloc  an area of addresses, for a BPF map that can be mapped
+
+kernel_memory.py leak: says "ready PID" and leaks System V semaphores, 200 KiB of
+kmalloc a second, in a namespace of its own: they go when it ends.
+kernel_memory.py busy: says "ready PID" and opens and closes all the time.
 """
 
 import ctypes
 import os
 import sys
+import time
 
+CLONE_NEWIPC = 0x0800_0000
 PER_CPU_ARRAY, ARRAY, MMAPABLE = 6, 2, 1 << 10
 BPF, MAP_CREATE = 321, 0
 
@@ -39,7 +45,27 @@ MAKE = {
 }
 
 
+def leak():
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWIPC) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    print("ready", os.getpid(), flush=True)
+    while True:
+        # 50 semaphores take a block of 4 KiB.
+        if libc.semget(0, 50, 0o600) < 0:
+            raise OSError(ctypes.get_errno(), "semget")
+        time.sleep(0.02)
+
+
+def busy():
+    print("ready", os.getpid(), flush=True)
+    while True:
+        os.close(os.eventfd(0))
+
+
 def main():
+    if sys.argv[1] in ("leak", "busy"):
+        return leak() if sys.argv[1] == "leak" else busy()
     kind, made, kept = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     print("ready", os.getpid(), flush=True)
     sys.stdin.readline()

@@ -32,20 +32,21 @@ fn family() -> String {
 
 /// Every program that this kernel can load.
 fn counts() -> BTreeMap<String, u32> {
-    let mut object = load_object().unwrap_or_else(|error| panic!("{error}"));
+    let mut object = load_object(false).unwrap_or_else(|error| panic!("{error}"));
     object
         .attach_tracepoint("page_fault_user", "exceptions", "page_fault_user")
         .unwrap_or_else(|error| panic!("{error}"));
     let method = {
         // In an object of its own: program arrays are bound by the first load.
-        let object = load_object().unwrap_or_else(|error| panic!("{error}"));
-        UprobePrograms::load(&object, None).unwrap_or_else(|error| panic!("{error}")).method
+        let object = load_object(false).unwrap_or_else(|error| panic!("{error}"));
+        UprobePrograms::load(&object, None, false).unwrap_or_else(|error| panic!("{error}")).method
     };
     let loader = ProgramLoader::new(&object).unwrap_or_else(|error| panic!("{error}"));
     let many = if method == ProbeMethod::Perf { UprobeAttach::Perf } else { UprobeAttach::Multi };
     let mut uprobes = vec![
         ("allocate_entry", many),
         ("allocate_return", many),
+        ("free_checked", many),
         ("free_entry", many),
         ("floor", many),
     ];

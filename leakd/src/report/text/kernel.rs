@@ -6,6 +6,8 @@ use crate::terminal::{Role, bytes, count, safe_within};
 
 /// Tasks of each site that are named.
 const TASKS: usize = 3;
+/// Other names of a cache that are told.
+const ALIASES: usize = 3;
 
 /// What was traced, and what of it cannot be known.
 pub fn push_trace(page: &mut Page, kernel: &KernelTrace) {
@@ -44,7 +46,7 @@ pub fn push_trace(page: &mut Page, kernel: &KernelTrace) {
 /// What a call site allocated, and who called it.
 pub fn push_site(page: &mut Page, site: &KernelSite) {
     let what = match (&site.cache, site.kind.as_str()) {
-        (Some(cache), _) => format!("cache {}", safe_within(cache, 64)),
+        (Some(cache), _) => format!("cache {}{}", safe_within(cache, 64), merged(site)),
         (None, "cache") => "a cache whose name is not known".to_owned(),
         (None, kind) => kind.to_owned(),
     };
@@ -70,6 +72,17 @@ pub fn push_site(page: &mut Page, site: &KernelSite) {
             count(site.reused)
         );
         page.paragraph(Role::Warning, "    ", &text);
+    }
+}
+
+/// Whom else a cache may belong to.
+fn merged(site: &KernelSite) -> String {
+    let names = site.merged_with.iter().take(ALIASES).map(|name| safe_within(name, 32));
+    let names: Vec<_> = names.collect();
+    match (names.len(), site.merged_with.len().saturating_sub(ALIASES)) {
+        (0, _) => String::new(),
+        (_, 0) => format!(" (also {})", names.join(", ")),
+        (_, more) => format!(" (also {} and {more} more)", names.join(", ")),
     }
 }
 

@@ -46,6 +46,19 @@ fn leaky_server() {
     insta::assert_snapshot!(show(target(leaky_sites())));
 }
 
+/// Check that frees that were wrong are told of first, and that there are none is
+/// said, too.
+#[test]
+fn wrong_frees() {
+    let found = TargetSnapshot { bad_frees: Some(bad_frees()), ..target(Vec::new()) };
+    insta::assert_snapshot!(show(found.clone()));
+    let none = show(TargetSnapshot { bad_frees: Some(Vec::new()), ..target(Vec::new()) });
+    assert!(none.contains("no block was freed twice"), "{none}");
+    let mut unsure = found;
+    unsure.counters.counts[Counter::LostNoMemory as usize] = 3;
+    assert!(show(unsure).contains("not every allocation was seen"));
+}
+
 /// Check the report of the kernel, with all that is said only of it.
 #[test]
 fn kernel() {

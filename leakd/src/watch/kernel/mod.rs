@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`meminfo`] | totals, from /proc/meminfo: read at each look |
 //! | [`slabinfo`] | caches, from /proc/slabinfo: read seldom |
+//! | [`suspect`] | what of it to look at |
 //! | [`allocinfo`] | what the kernel knows of its call sites, if it was built to |
 //! | [`kmemleak`] | what kmemleak has found, likewise |
 //!
@@ -15,6 +16,7 @@ pub mod kmemleak;
 pub mod meminfo;
 pub mod slabinfo;
 mod source;
+mod suspect;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use super::history::History;
 use meminfo::{Total, Totals};
 use slabinfo::Cache;
 use source::Source;
+pub use suspect::{Part, Suspect};
 
 /// Seconds between two looks at the caches, at least: the kernel takes a lock
 /// of each, and walks a list under it.

@@ -100,6 +100,33 @@ fn caches_go() {
     assert_eq!(watch.caches["fed"].history.series().len(), 1);
 }
 
+/// Check that a cache that grows is what to look at; before that is known, the
+/// cache that has most of what slabs have grown by, where there is one.
+#[test]
+fn suspects() {
+    const MIB: u64 = 1 << 20;
+    let grown = |shares: [u64; 2], looks: u32| {
+        let mut watch = KernelWatch::new(1000.0);
+        for look in 0..40u64 {
+            let slab = meminfo::parse(format!("SUnreclaim: {} kB", 4096 + look * 200).as_bytes());
+            watch.record_totals(look as f64 * 5.0, slab);
+        }
+        for look in 0..u64::from(looks) {
+            let bytes = |share: u64| 4 * MIB + look * share * MIB / 4;
+            let cache = |name: &str, share| Cache { name: name.to_owned(), bytes: bytes(share) };
+            let caches = vec![cache("one", shares[0]), cache("other", shares[1])];
+            watch.record_caches(f64::from(look as u32) * 30.0, caches);
+        }
+        watch.suspect().map(|suspect| (suspect.name, suspect.part))
+    };
+    let cache = |name: &str| Part::Cache(name.to_owned());
+    let total = || "SUnreclaim".to_owned();
+    assert_eq!(grown([5, 1], 20), Some(("one".to_owned(), cache("one"))));
+    assert_eq!(grown([5, 1], 5), Some((total(), cache("one"))));
+    assert_eq!(grown([0, 0], 5), Some((total(), Part::Total(Total::SlabUnreclaimable))));
+    assert_eq!(KernelWatch::new(1000.0).suspect(), None);
+}
+
 /// Check that caches are not read at each look, and that there is room for so
 /// many only.
 #[test]

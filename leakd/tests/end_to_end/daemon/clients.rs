@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::process::CommandExt,
+    os::{fd::AsRawFd, unix::process::CommandExt},
     process::Command,
 };
 
@@ -87,6 +87,17 @@ fn slow_and_many_clients() {
     }
     for _ in 0..20 {
         assert_eq!(daemon.ask(json!({"ask": "status"}))["answer"], "status");
+    }
+    // A client that takes nothing of its answers is let go of, though it has not
+    // hung up: each answer fills a socket's buffer but for the first few.
+    for stream in &deaf {
+        wait_for("the daemon to hang up on one that does not read", || {
+            let (fd, events) = (stream.as_raw_fd(), libc::POLLRDHUP);
+            let mut one = libc::pollfd { fd, events, revents: 0 };
+            // SAFETY: one structure, which lives until the call returns.
+            unsafe { libc::poll(&raw mut one, 1, 0) };
+            (one.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0).then_some(())
+        });
     }
     let mut many = Vec::new();
     let refused = wait_for("one client too many", || {

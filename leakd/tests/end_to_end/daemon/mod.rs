@@ -2,6 +2,7 @@
 
 mod clients;
 mod faults;
+mod kernel;
 mod lifecycle;
 mod patterns;
 mod traces;

@@ -39,6 +39,7 @@ const RECIPES: &[(&str, &str, &str)] = &[
          -Wl,--no-ld-generated-unwind-info",
         "plugin_plain.c",
     ),
+    ("frees", "cc -O2 -fno-builtin -fno-ipa-icf -fno-optimize-sibling-calls", "frees.c"),
     ("reload", "cc -O2", "reload.c"),
     // The middle frame of one is as large as the next one's two: and 16 bytes,
     // for what the second saves.
