@@ -18,8 +18,8 @@ pub struct Part {
     pub suffix: &'static str,
     /// The test programs.
     programs: &'static [&'static str],
-    /// The tests of theirs.
-    chosen: fn(&str) -> bool,
+    /// The tests of theirs, by program and name.
+    chosen: fn(&str, &str) -> bool,
     /// They trace the kernel, which costs whatever runs beside them, and so run one
     /// at a time. Those that load a module are `#[ignore]`d, as they run nowhere else.
     pub of_kernel: bool,
@@ -31,21 +31,24 @@ pub const PARTS: [Part; 2] = [
     Part {
         suffix: "",
         programs: &["end_to_end", "ledger", "stacks"],
-        chosen: |test| !test.starts_with(KERNEL),
+        chosen: |program, test| !is_of_kernel(program, test),
         of_kernel: false,
     },
     Part {
         suffix: "-kernel",
         programs: &["end_to_end", "kernel"],
-        chosen: |test| test.starts_with(KERNEL) || test.starts_with(MODULE),
+        chosen: is_of_kernel,
         of_kernel: true,
     },
 ];
 
-/// The end-to-end tests that trace the kernel ...
-const KERNEL: &str = "kernel::";
-/// ... and those that load a module.
-const MODULE: &str = "leaks::";
+/// Whether a test traces the kernel.
+fn is_of_kernel(program: &str, test: &str) -> bool {
+    match program {
+        "kernel" => !test.ends_with(COMPILES),
+        _ => test.starts_with("kernel::"),
+    }
+}
 
 /// How cargo builds them: optimized, since each instruction costs fifty times
 /// what it does elsewhere.
@@ -135,7 +138,7 @@ impl Suite {
         for (program, tests) in &self.programs {
             let name = program.name.rsplit('/').next().unwrap_or_default();
             let is_chosen =
-                |test: &&String| (part.chosen)(test) && !left_out.contains(test.as_str());
+                |test: &&String| (part.chosen)(name, test) && !left_out.contains(test.as_str());
             let chosen: Vec<_> = tests.iter().filter(is_chosen).map(|test| quote(test)).collect();
             if chosen.is_empty() || !part.programs.contains(&name) {
                 continue;
