@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use leakd_common::site::Site;
-use leakd_common::target::TargetCounters;
+use leakd_common::target::{Counter, TargetCounters};
 
-use super::evidence::{Grower, SiteHistories};
+use super::leaks::Leaks;
 use super::windows::WindowHistory;
 use crate::engine::snapshot::SiteBlocks;
-use crate::engine::target::Target;
+use crate::engine::target::{Target, TargetLook};
 use crate::governor::{Controller, Decision, Factor, Load, Prices, Step};
 use crate::protocol::{Evidence, EvidenceSite, GovernorStep, Point, TraceView};
 use crate::report::{rank, time};
+use crate::verdict::Verdict;
+use crate::verdict::sites::{Grower, SiteHistories};
 use crate::watch::history::History;
 
 /// A reading of what the governor measures by.
@@ -66,6 +68,7 @@ pub struct Active {
     outstanding: History,
     sites: SiteHistories,
     windows: WindowHistory,
+    leaks: Leaks,
     /// Call sites that grow.
     pub growers: Vec<Grower>,
     /// Names of these.
@@ -113,6 +116,7 @@ impl Active {
             outstanding: History::default(),
             sites: SiteHistories::default(),
             windows: WindowHistory::default(),
+            leaks: Leaks::default(),
             growers: Vec::new(),
             places: HashMap::new(),
             totals: (0, 0, 0),
@@ -156,11 +160,39 @@ impl Active {
         self.controller.tick(now, load.as_ref(), &prices, budget)
     }
 
+    /// Whether blocks are to be looked at, too, the next time.
+    pub fn are_blocks_due(&self, now: f64) -> bool {
+        self.leaks.are_due(now) && self.totals.1 <= MOST_KEPT
+    }
+
     /// Adds the totals of all sites at `now`.
-    pub fn learn(&mut self, now: f64, totals: &HashMap<u64, Site>, least_slope: f64) {
+    pub fn learn_totals(&mut self, now: f64, totals: &HashMap<u64, Site>, least_slope: f64) {
         self.sum_up(now, totals);
         self.sites.push(now, totals);
         self.growers = self.sites.growers(totals, least_slope);
+    }
+
+    /// Adds what a look at `now` has seen; `memory`: what the process has taken, in
+    /// bytes.
+    pub fn learn(
+        &mut self,
+        now: f64,
+        target: &Target,
+        look: &TargetLook,
+        memory: Option<u64>,
+        least_slope: f64,
+    ) {
+        self.learn_totals(now, &look.sites, least_slope);
+        self.sites.push_process(now, memory, look.counters.get(Counter::UnknownFrees));
+        self.leaks.judge(now, target, look, &self.sites, least_slope);
+        self.leaks.put_first(&mut self.growers, &look.sites);
+    }
+
+    /// What is held of the process by its call sites; `None`: none of them grows.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let leaks = self.growers.iter().any(|grower| self.leaks.of(grower.site).is_some());
+        let worst = if leaks { Verdict::Leak } else { Verdict::Growing };
+        (!self.growers.is_empty()).then_some(worst)
     }
 
     /// The same at the end of a window; `growth`: that of the process, if it
@@ -174,7 +206,13 @@ impl Active {
     ) {
         self.sum_up(now, window.totals);
         self.windows.push(window.begin_ns, window.end_ns, window.blocks);
+        self.leaks = Leaks::default();
         self.growers = self.windows.growers(window.totals, least_slope, growth);
+    }
+
+    /// What call sites held over time, unless probes are in at times only.
+    pub fn history(&self) -> Option<&SiteHistories> {
+        (!self.is_in_windows()).then_some(&self.sites)
     }
 
     /// Whether probes are in for a second at a time only.
@@ -191,6 +229,7 @@ impl Active {
     pub fn begin_anew(&mut self) {
         self.sites = SiteHistories::default();
         self.windows = WindowHistory::default();
+        self.leaks = Leaks::default();
     }
 
     fn sum_up(&mut self, now: f64, totals: &HashMap<u64, Site>) {
@@ -215,6 +254,9 @@ impl Active {
             outstanding_blocks: grower.totals.outstanding_blocks(),
             bytes_per_second: grower.slope,
             surviving_share: rank::surviving_share(&grower.totals),
+            verdict: self.leaks.of(grower.site).map_or(Verdict::Growing, |leak| leak.verdict),
+            confidence: self.leaks.of(grower.site).and_then(|leak| leak.confidence),
+            evidence: self.leaks.of(grower.site).map_or(String::new(), |one| one.evidence.clone()),
         };
         Some(Evidence {
             span_ms: match self.windows.span() {
@@ -249,7 +291,6 @@ impl Active {
         now: f64,
         series: bool,
     ) -> TraceView {
-        use leakd_common::target::Counter;
         let lost = [
             Counter::LostLedgerFull,
             Counter::LostNoMemory,

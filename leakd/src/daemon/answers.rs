@@ -83,10 +83,7 @@ impl Core {
             Tracing::Available { canary, method } => (None, Some(*method), Some(*canary)),
             Tracing::Unavailable(error) => (Some(error.clone()), None, None),
         };
-        let suspects = self
-            .subjects
-            .values()
-            .filter(|subject| subject.verdict == crate::protocol::Verdict::Growing);
+        let suspects = self.subjects.values().filter(|subject| subject.verdict.urgency() > 0);
         let lost = self.subjects.values().filter_map(|one| one.active.as_ref()).map(|active| {
             let engine = self.trace.as_ref().map(crate::trace::Trace::engine);
             let counters =
@@ -343,7 +340,7 @@ impl Core {
                 let Some(subject) = self.subjects.get(&key) else { continue };
                 match (&subject.active, &mut self.trace) {
                     (Some(active), Some(trace)) => {
-                        match trace.look(active.slot, age_for(active, min_age)) {
+                        match trace.look(active.slot, age_for(active, min_age), active.history()) {
                             Ok(Some(prepared)) => fresh.push(prepared),
                             Ok(None) => {}
                             Err(error) => tracing::warn!("looking at process {}: {error}", key.0),

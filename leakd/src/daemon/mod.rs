@@ -7,8 +7,8 @@
 //! | [`tracing`] | how traces begin, go on and end |
 //! | [`active`] | a process under trace |
 //! | [`subject`] | what is kept of a process |
-//! | [`evidence`] | call sites that hold more and more |
-//! | [`windows`] | the same, where probes are in for a second at a time only |
+//! | [`leaks`] | call sites of which that is known to leak |
+//! | [`windows`] | call sites that grow, where probes are in for a second at a time only |
 //! | [`handle`] | how it is reached, and what needs not wait for it |
 //! | [`answers`], [`view`] | what clients are told |
 //! | [`scan`] | scans for clients |
@@ -22,10 +22,10 @@ mod answers;
 mod args;
 mod core;
 mod decide;
-mod evidence;
 mod handle;
 mod inside;
 mod kernel;
+mod leaks;
 mod log;
 mod memory;
 mod notify;

@@ -122,7 +122,7 @@ impl Core {
                            program: nothing is known; try again";
             return Err(Failure::new(ErrorCode::CannotTrace, message));
         }
-        match trace.look(slot, Duration::ZERO) {
+        match trace.look(slot, Duration::ZERO, None) {
             Ok(Some(prepared)) => Ok((prepared, Arc::clone(trace.symbolizer()))),
             Ok(None) => Err(gone()),
             Err(error) => Err(Failure::new(ErrorCode::Internal, error.to_string())),

@@ -24,6 +24,7 @@ use crate::report::input::Snapshot;
 use crate::report::{self, model};
 use crate::symbol::{CodeAddress, Frame};
 use crate::trace::{Prepared, Trace};
+use crate::watch::Watched;
 use crate::watch::growth::Trend;
 use crate::watch::read;
 
@@ -193,7 +194,7 @@ impl Core {
                 .is_none_or(|target| target.ended() == Ended::Exited);
             // What a process left behind at its end is old enough.
             let age = if exited { Duration::ZERO } else { age_for(&active, min_age) };
-            match trace.look(active.slot, age) {
+            match trace.look(active.slot, age, active.history()) {
                 Ok(look) => prepared = look,
                 Err(error) => tracing::warn!("the last look at process {}: {error}", key.0),
             }
@@ -444,6 +445,14 @@ impl Core {
         }
     }
 
+    /// What processes have taken, in bytes, as the watch saw it last.
+    fn memory_of(&self, keys: &[Key]) -> HashMap<Key, u64> {
+        let watch = self.lock();
+        let is_it = |key: &Key, one: &Watched| one.identity.start_time == key.1;
+        let of = |key: &Key| watch.process(key.0).filter(|one| is_it(key, one));
+        keys.iter().filter_map(|key| Some((*key, of(key)?.bytes()))).collect()
+    }
+
     /// Looks at the call sites of all targets, and judges.
     pub(super) fn learn(&mut self) {
         self.learn_kernel();
@@ -451,14 +460,18 @@ impl Core {
         let now = self.now();
         let keys: Vec<Key> = self.subjects.keys().copied().collect();
         let mut patience = PLACE_WAIT;
+        let memory = self.memory_of(&keys);
         for key in keys {
             let Some(trace) = &self.trace else { return };
             let Some(subject) = self.subjects.get_mut(&key) else { continue };
             let Some(active) = subject.active.as_mut() else { continue };
             let Some(target) = trace.engine().target(active.slot) else { continue };
             if !is_windows(active.controller.step()) {
-                match trace.engine().look(target, None) {
-                    Ok(look) => active.learn(now, &look.sites, least_slope),
+                let ages = active.are_blocks_due(now).then_some(Duration::ZERO);
+                match trace.engine().look(target, ages) {
+                    Ok(look) => {
+                        active.learn(now, target, &look, memory.get(&key).copied(), least_slope);
+                    }
                     Err(error) => {
                         tracing::warn!("looking at process {}: {error}", key.0);
                         continue;
@@ -466,15 +479,19 @@ impl Core {
                 }
             }
             name_growers(active, trace, &mut patience);
-            let growing = !active.growers.is_empty();
+            let found = active.verdict();
             let names = active.evidence().map(|evidence| evidence.sites);
             let place = names.and_then(|sites| sites.into_iter().next());
             let known = subject.standing.as_ref().and_then(|event| event.evidence.as_ref());
-            let news = subject.verdict != Verdict::Growing || known.is_none();
-            if let Some(site) = place.filter(|_| growing && news) {
-                subject.verdict = Verdict::Growing;
+            let news = found.filter(|found| subject.verdict != *found || known.is_none());
+            if let (Some(site), Some(verdict)) = (place, news) {
+                subject.verdict = verdict;
+                let does = match verdict {
+                    Verdict::Leak => "leaks memory",
+                    _ => "holds more and more memory",
+                };
                 let message = format!(
-                    "{} (pid {}) holds more and more memory: {}/min from {}",
+                    "{} (pid {}) {does}: {}/min from {}",
                     subject.identity.comm,
                     key.0,
                     crate::terminal::bytes((site.bytes_per_second * 60.0) as u64),

@@ -27,8 +27,8 @@ use std::collections::HashMap;
 
 use leakd_common::site::Site;
 
-use super::evidence::{Grower, TOLD};
 use crate::engine::snapshot::SiteBlocks;
+use crate::verdict::sites::{Grower, TOLD};
 
 /// Windows that must have told the same.
 const WINDOWS: usize = 5;

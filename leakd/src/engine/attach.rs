@@ -75,6 +75,7 @@ impl Engine {
             false => FreeChecks::Off,
         };
         let now = Instant::now();
+        let began_ns = super::snapshot::now_ns().map_err(system("the clock"))?;
         let target = Target {
             process,
             info,
@@ -96,6 +97,7 @@ impl Engine {
             execs: 0,
             started: SystemTime::now(),
             started_at: now,
+            began_ns,
             refreshed: now,
             refresh_took: Duration::ZERO,
             refresh_due: false,

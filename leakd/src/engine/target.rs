@@ -77,6 +77,8 @@ pub struct Target {
     pub(super) execs: u32,
     pub(super) started: SystemTime,
     pub(super) started_at: Instant,
+    /// The same by the clock that blocks are stamped with, in nanoseconds.
+    pub(super) began_ns: u64,
     pub(super) refreshed: Instant,
     /// Processor time that the last look at its mappings took.
     pub(super) refresh_took: Duration,
@@ -173,6 +175,11 @@ impl Target {
     /// How long it has been under trace.
     pub fn duration(&self) -> Duration {
         self.stopped_at.unwrap_or_else(Instant::now).duration_since(self.started_at)
+    }
+
+    /// When its trace began, CLOCK_MONOTONIC in nanoseconds.
+    pub fn began_ns(&self) -> u64 {
+        self.began_ns
     }
 
     /// The stack of a call site, if it has been announced.

@@ -14,7 +14,7 @@ use crate::bpf::sys;
 use crate::engine::ledger::map_memory;
 use crate::engine::plain::read;
 use crate::engine::snapshot::{SiteBlocks, for_each, now_ns};
-use crate::report::input::{SiteSnapshot, TargetSnapshot, sum_counters};
+use crate::report::input::{SiteAges, SiteSnapshot, TargetSnapshot, sum_counters};
 use crate::report::kernel as report;
 use crate::report::model::{Ended, SeenFrom, Unprobed, Windows};
 use crate::trace::site_ages;
@@ -88,7 +88,12 @@ pub(super) fn collect(
             details.underneath_bytes += totals.totals.outstanding_bytes();
             continue;
         }
-        sites.push(site(key, &totals, held.get(&key), stack, now, &mut names));
+        let ages = held.get(&key).map(|held| {
+            let began = now.saturating_sub(trace.elapsed().as_nanos() as u64);
+            site_ages(held.blocks.clone(), began, now)
+        });
+        let ages = ages.unwrap_or_default();
+        sites.push(site(key, &totals, held.get(&key), stack, ages, &mut names));
     }
     let table_bytes =
         map_memory(trace.object.map("BLOCKS")?)? + map_memory(trace.object.map("SITES")?)?;
@@ -112,6 +117,8 @@ pub(super) fn collect(
         probes: Vec::new(),
         without_table: Default::default(),
         unprobed,
+        replaced_per_second: None,
+        memory_growth: None,
         sites,
         memory: None,
         bad_frees: None,
@@ -174,18 +181,18 @@ fn site(
     totals: &KernelSite,
     held: Option<&Held>,
     stack: Option<&SiteStack>,
-    now: u64,
+    ages: SiteAges,
     names: &mut Names,
 ) -> SiteSnapshot {
     let frames = stack.map(|stack| stack.frames.clone()).unwrap_or_default();
     // Blocks of one place in several caches stay apart.
     let mut files = DefaultHasher::new();
     stack.map(|stack| (stack.kind, &stack.cache)).hash(&mut files);
-    let ages = held.map(|held| site_ages(held.blocks.clone(), now)).unwrap_or_default();
     SiteSnapshot {
         key,
         site: totals.totals,
         ages: Some(ages),
+        growth: None,
         addresses: frames.iter().map(|frame| frame.address).collect(),
         files: files.finish(),
         outermost: frames.last().and_then(|frame| frame.module.clone()),

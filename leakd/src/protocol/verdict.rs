@@ -3,40 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Evidence, GovernorStep};
-
-/// What a process's memory does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Too little is known.
-    #[default]
-    Undetermined,
-    /// It has started not long ago, or its growth dies down.
-    WarmUp,
-    /// It does not grow.
-    Stable,
-    /// It goes up and down between bounds, or has filled one.
-    CacheLike,
-    /// It grows steadily; without a trace, that is all that is known.
-    Growing,
-    /// It holds more and more blocks that nothing takes back, from the call
-    /// sites of the evidence. Not given by this version.
-    Leak,
-}
-
-impl Verdict {
-    /// As people read it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Undetermined => "undetermined",
-            Self::WarmUp => "warm-up",
-            Self::Stable => "stable",
-            Self::CacheLike => "cache-like",
-            Self::Growing => "growing",
-            Self::Leak => "leak",
-        }
-    }
-}
+pub use crate::verdict::Verdict;
 
 /// Something that happened, for `watch`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

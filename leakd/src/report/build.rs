@@ -7,14 +7,19 @@ use leakd_common::site::OVERFLOW_SITE;
 use leakd_common::target::Counter;
 
 use super::bad_free::BadFree;
-use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
+use super::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
-    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
-    Stopped, Survival, Target, WithoutTable,
+    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Probe, Report, SCHEMA, Site, StackEnd,
+    Stacks, Stopped, Survival, Target, WithoutTable,
 };
 use super::{rank, time};
 use crate::symbol;
+use crate::verdict::judge::ProcessFacts;
 use crate::verdict::survival::{Curve, Interval};
+
+mod judged;
+
+use judged::{process_facts, site_opinion};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +70,19 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
     let watched = Watched {
         sample_bytes: target.sample_bytes,
         whole: target.windows.count <= 1 && coverage.lost_total() == 0,
+        facts: process_facts(&target, &coverage),
     };
     let mut sites: Vec<Site> = merge(target.sites)
         .into_iter()
         .filter(|site| site.site.outstanding_blocks() > 0)
         .map(|site| build_site(site, target.filling_ns, watched))
         .collect();
+    let verdict = judged::of_process(&sites, &watched.facts);
     sites.sort_by(|a, b| {
-        let key = |site: &Site| (site.rank_bytes, site.aged_bytes, site.outstanding_bytes);
+        let key = |site: &Site| {
+            let urgency = site.verdict.word.urgency();
+            (urgency, site.rank_bytes, site.aged_bytes, site.outstanding_bytes)
+        };
         key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
     });
     let mut omitted = Omitted::default();
@@ -92,14 +102,25 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         outstanding,
         heap,
         memory: target.memory,
-        bad_frees: target
-            .bad_frees
-            .map(|bad_frees| bad_frees.into_iter().map(BadFree::new).collect()),
+        bad_frees: target.bad_frees.map(|found| bad_frees(found, &target.probes)),
         probes: target.probes,
+        verdict,
         sites,
         omitted,
         kernel: target.kernel,
     }
+}
+
+/// Without what the allocator's own file frees: glibc, at a thread's end, the thread's
+/// cache, which no call of malloc has made.
+fn bad_frees(found: Vec<BadFreeSnapshot>, probes: &[Probe]) -> Vec<BadFree> {
+    let by_itself = |site: &SiteSnapshot| {
+        let caller = site.frames.first().and_then(|frames| frames.first());
+        let module = caller.and_then(|frame| frame.module.as_deref());
+        module.is_some_and(|module| probes.iter().any(|probe| probe.module == module))
+    };
+    let told = found.into_iter().filter(|one| one.freed_at.is_some() || !by_itself(&one.site));
+    told.map(BadFree::new).collect()
 }
 
 fn coverage(target: &TargetSnapshot) -> Coverage {
@@ -181,6 +202,10 @@ fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
     if let (Some(a), Some(b)) = (&mut into.kernel, other.kernel) {
         a.add(b);
     }
+    into.growth = match (into.growth, other.growth) {
+        (Some(a), Some(b)) => Some(a.plus(b)),
+        (a, b) => a.or(b),
+    };
     match (&mut into.ages, other.ages) {
         (Some(a), Some(b)) => add_ages(a, b),
         (ages @ None, b) => *ages = b,
@@ -192,6 +217,7 @@ fn add_ages(a: &mut SiteAges, b: SiteAges) {
     a.aged_blocks = a.aged_blocks.saturating_add(b.aged_blocks);
     a.aged_bytes = a.aged_bytes.saturating_add(b.aged_bytes);
     a.oldest_ns = a.oldest_ns.max(b.oldest_ns);
+    a.births.add(&b.births);
     a.sample_ns.extend(b.sample_ns);
     a.sample_ns.sort_unstable();
     // The samples are the only thing that both medians can be joined by.
@@ -205,6 +231,18 @@ struct Watched {
     sample_bytes: u64,
     /// Nothing was missed: neither blocks nor frees.
     whole: bool,
+    /// What verdicts rest on.
+    facts: ProcessFacts,
+}
+
+/// How many blocks each that was recorded stands for.
+fn weight(site: &leakd_common::site::Site, sample_bytes: u64) -> f64 {
+    let mean = site.allocated_bytes as f64 / site.allocated_blocks.max(1) as f64;
+    match sample_bytes {
+        0 => 1.0,
+        // Of blocks of that size, one of so many is recorded.
+        bytes => 1.0 / (1.0 - (-mean / bytes as f64).exp()).max(1e-6),
+    }
 }
 
 /// The share of blocks that are never freed: `None` if ages are unknown, if blocks or
@@ -213,13 +251,7 @@ struct Watched {
 fn survival(snapshot: &SiteSnapshot, watched: Watched) -> Option<Survival> {
     let site = &snapshot.site;
     let ages = snapshot.ages.as_ref().filter(|_| watched.whole)?;
-    let mean = site.allocated_bytes as f64 / site.allocated_blocks.max(1) as f64;
-    let weight = match watched.sample_bytes {
-        0 => 1.0,
-        // Of blocks of that size, one of so many is recorded.
-        bytes => 1.0 / (1.0 - (-mean / bytes as f64).exp()).max(1e-6),
-    };
-    let curve = Curve::of(site, &ages.sample_ns, weight);
+    let curve = Curve::of(site, &ages.births.by_age, weight(site, watched.sample_bytes));
     let settled_ns = curve.settled_ns();
     let step = curve.at(settled_ns)?;
     let Interval { low, high } = step.interval();
@@ -233,6 +265,7 @@ fn survival(snapshot: &SiteSnapshot, watched: Watched) -> Option<Survival> {
 
 fn build_site(snapshot: SiteSnapshot, filling_ns: u64, watched: Watched) -> Site {
     let survival = survival(&snapshot, watched);
+    let opinion = site_opinion(&snapshot, watched);
     let site = &snapshot.site;
     let ages = snapshot.ages.as_ref();
     let surviving = rank::surviving_share(site);
@@ -242,6 +275,7 @@ fn build_site(snapshot: SiteSnapshot, filling_ns: u64, watched: Watched) -> Site
     let certain = rank::certainty(site.outstanding_blocks(), reused);
     Site {
         id: format!("{:016x}", snapshot.key),
+        verdict: opinion.into(),
         outstanding_bytes: site.outstanding_bytes(),
         outstanding_blocks: site.outstanding_blocks(),
         aged_bytes,

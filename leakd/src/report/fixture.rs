@@ -15,8 +15,12 @@ use super::memory::Memory;
 use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Unprobed, Windows};
 use crate::resident::Composition;
 use crate::symbol::Frame;
+use crate::verdict::births::Births;
 
 pub const SECOND: u64 = 1_000_000_000;
+/// How long targets are watched, and until when on the clock of births.
+const SPAN: u64 = 30 * SECOND;
+const NOW: u64 = 1_000_000 * SECOND;
 pub const SETTINGS: Settings = Settings { min_age_ns: 10 * SECOND, top: Some(10) };
 
 /// A call site by what it did: `kept` of `blocks` blocks of `size` bytes are
@@ -57,7 +61,14 @@ impl Planted {
                 sample_ns: (1..=100.min(self.kept))
                     .map(|i| self.oldest_ns * i / 100.min(self.kept))
                     .collect(),
+                births: Births::of(
+                    (1..=1_000.min(self.kept))
+                        .map(|i| NOW.saturating_sub(self.oldest_ns / 1_000.min(self.kept) * i)),
+                    NOW - SPAN,
+                    NOW,
+                ),
             }),
+            growth: None,
             addresses: frames.iter().map(|frames| frames[0].address).collect(),
             frames,
             files: 0,
@@ -197,6 +208,8 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
                 cost: ProbeCost::SingleStepped,
             },
         ],
+        replaced_per_second: Some(0.0),
+        memory_growth: None,
         sites,
         memory: Some(memory()),
         bad_frees: None,

@@ -12,6 +12,8 @@ use super::kernel::{KernelSite, KernelTrace};
 use super::memory::Memory;
 use super::model::{Ended, Probe, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
+use crate::verdict::births::Births;
+use crate::verdict::growth::Growth;
 
 /// One look at all targets.
 #[derive(Clone, Debug)]
@@ -63,6 +65,11 @@ pub struct TargetSnapshot {
     pub without_table: BTreeMap<String, String>,
     /// Functions that allocate and were not probed, with the reason.
     pub unprobed: Vec<Unprobed>,
+    /// Blocks from before the trace that it frees a second, lately; `None`: only the
+    /// counter of all of them is known.
+    pub replaced_per_second: Option<f64>,
+    /// How its anonymous memory grows, if that was followed.
+    pub memory_growth: Option<Growth>,
     /// The call sites.
     pub sites: Vec<SiteSnapshot>,
     /// Frees that were wrong; `None`: it was not looked for them.
@@ -83,6 +90,8 @@ pub struct SiteSnapshot {
     pub site: Site,
     /// Ages of its outstanding blocks; `None` if the ledger was not scanned.
     pub ages: Option<SiteAges>,
+    /// How its outstanding bytes grow, if that was followed.
+    pub growth: Option<Growth>,
     /// The return addresses, innermost first; empty if no stack was announced.
     pub addresses: Vec<u64>,
     /// Tells apart stacks of equal addresses that lead through other files.
@@ -126,6 +135,8 @@ pub struct SiteAges {
     pub median_ns: u64,
     /// Ages of some blocks, chosen evenly; in any order. A hundred are plenty.
     pub sample_ns: Vec<u64>,
+    /// When they were allocated, of all of them.
+    pub births: Births,
 }
 
 /// Adds up the counters of all CPUs.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::bad_free::BadFree;
 use super::kernel::{KernelSite, KernelTrace};
 use super::memory::Memory;
+use crate::verdict::growth::Rate;
+use crate::verdict::{Confidence, Verdict};
 
 /// The name and version of the format.
 pub const SCHEMA: &str = "leakd.report/1";
@@ -69,6 +71,9 @@ pub struct Target {
     pub bad_frees: Option<Vec<BadFree>>,
     /// The functions that were probed.
     pub probes: Vec<Probe>,
+    /// What is held of its memory.
+    #[serde(default)]
+    pub verdict: Judged,
     /// The call sites with outstanding blocks, ranked.
     pub sites: Vec<Site>,
     /// Call sites that were left out of `sites`.
@@ -249,6 +254,9 @@ pub enum ProbeCost {
 pub struct Site {
     /// Hash of the stack, in hex; stable while the process runs.
     pub id: String,
+    /// What is held of it.
+    #[serde(default)]
+    pub verdict: Judged,
     /// Bytes not freed yet.
     pub outstanding_bytes: u64,
     /// Blocks not freed yet.
@@ -294,6 +302,19 @@ pub struct Site {
     /// What only the kernel's call sites have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSite>,
+}
+
+/// What a call site's memory does, or a process's, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The verdict.
+    pub word: Verdict,
+    /// How sure a leak is; null: it is none.
+    pub confidence: Option<Confidence>,
+    /// The reasons, in one line.
+    pub evidence: String,
+    /// By how much it grows; null: it does not, or that is not known.
+    pub growth: Option<Rate>,
 }
 
 /// The share of blocks that outlive all that were freed: the Kaplan-Meier estimate

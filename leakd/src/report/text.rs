@@ -125,6 +125,7 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
             ));
         }
         page.paragraph(Role::Leak, "", &format!("{text}."));
+        verdict(page, target);
     } else if target.outstanding.blocks > 0 {
         let held = format!(
             "{tilde}{} in {tilde}{}",
@@ -159,6 +160,22 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
         return;
     }
     page.paragraph(Role::Dim, "", &format!("{exe}, {}; {ended}.", watched(target)));
+}
+
+/// What is held of the process, and why.
+fn verdict(page: &mut Page, target: &Target) {
+    let judged = &target.verdict;
+    // A report of an older daemon has none.
+    if judged.evidence.is_empty() {
+        return;
+    }
+    let role = match judged.word.urgency() {
+        0 => Role::Dim,
+        _ => Role::Leak,
+    };
+    let evidence = safe_within(&judged.evidence, 512);
+    let word = judged.word.word().to_uppercase();
+    page.paragraph(role, "", &format!("Verdict: {word}: {evidence}."));
 }
 
 fn watched(target: &Target) -> String {

@@ -101,7 +101,10 @@ impl<'a> Words<'a> {
             let start = address / PAGE * PAGE;
             let end = run.end.min(start + WINDOW);
             let wanted = ((end - start) / 8) as usize;
-            let read = self.memory.read(&[start..end], &mut self.words[..wanted]).ok()?;
+            let read = self
+                .memory
+                .read(std::slice::from_ref(&(start..end)), &mut self.words[..wanted])
+                .ok()?;
             self.window = start..start + read as u64 * 8;
         }
         if !self.window.contains(&address) {

@@ -188,10 +188,20 @@ impl Simulated {
             outstanding: model::Outstanding { bytes, blocks: 1024, estimated: false },
             heap: model::Heap::default(),
             probes: Vec::new(),
+            verdict: model::Judged::default(),
             sites,
             omitted: model::Omitted::default(),
             kernel: None,
         }
+    }
+}
+
+fn leak() -> model::Judged {
+    model::Judged {
+        word: Verdict::Leak,
+        confidence: Some(crate::verdict::Confidence::High),
+        evidence: "1,000,001 of 1,000,001 blocks older than 2.10 s were never freed".to_owned(),
+        growth: None,
     }
 }
 
@@ -218,6 +228,7 @@ pub fn site(number: usize) -> Site {
     let blocks = 1 + 1_000_000 / (number as u64 + 1);
     Site {
         id: format!("{number:016x}"),
+        verdict: if number == 0 { leak() } else { model::Judged::default() },
         outstanding_bytes: blocks * 48,
         outstanding_blocks: blocks,
         aged_bytes: blocks * 40,

@@ -17,6 +17,8 @@ use crate::report::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, TargetSnapsh
 use crate::report::memory::Memory;
 use crate::report::model;
 use crate::symbol::{self, CodeAddress, Frame, Lookup, Symbolizer};
+use crate::verdict::births::Births;
+use crate::verdict::sites::SiteHistories;
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -74,15 +76,20 @@ impl Prepared {
 }
 
 /// Puts a target's numbers together with what has to be named.
-pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
+pub(super) fn prepare(
+    target: &Target,
+    mut look: TargetLook,
+    history: Option<&SiteHistories>,
+) -> Prepared {
     let addresses = addresses(target, &look);
     let ages: Option<HashMap<u64, SiteAges>> = look.blocks.take().map(|blocks| {
-        blocks.into_iter().map(|(site, blocks)| (site, site_ages(blocks, look.now_ns))).collect()
+        let of = |blocks| site_ages(blocks, target.began_ns(), look.now_ns);
+        blocks.into_iter().map(|(site, blocks)| (site, of(blocks))).collect()
     });
     let (sites, site_places): (_, Vec<_>) = look
         .sites
         .iter()
-        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref()))
+        .map(|(&key, &site)| site_snapshot(target, key, site, ages.as_ref(), history))
         .unzip();
     let duration_ns = target.duration().as_nanos() as u64;
     let filling_ns = match target.windows().count() {
@@ -123,6 +130,8 @@ pub(super) fn prepare(target: &Target, mut look: TargetLook) -> Prepared {
         probes: target.probes().functions().iter().map(probe).collect(),
         without_table: target.without_table().clone(),
         unprobed: target.probes().unprobed().iter().map(unprobed).collect(),
+        replaced_per_second: history.and_then(SiteHistories::replaced_per_second),
+        memory_growth: history.and_then(SiteHistories::memory),
         sites,
         memory: None,
         bad_frees,
@@ -206,6 +215,7 @@ fn site_snapshot(
     key: u64,
     site: Site,
     ages: Option<&HashMap<u64, SiteAges>>,
+    history: Option<&SiteHistories>,
 ) -> (SiteSnapshot, Vec<Place>) {
     let stack = target.stack(key);
     let code: Vec<CodeAddress> = target.code_addresses(key).collect();
@@ -218,6 +228,7 @@ fn site_snapshot(
         key,
         site,
         ages: ages.map(|ages| ages.get(&key).cloned().unwrap_or_default()),
+        growth: history.and_then(|history| history.site(key)),
         frames: Vec::new(),
         addresses: places.iter().map(|(address, ..)| *address).collect(),
         files: files.finish(),
@@ -231,7 +242,7 @@ fn site_snapshot(
 
 fn bad_free(target: &Target, key: &BadFreeKey, bad: &BadFree) -> BadFreeSnapshot {
     let twice = key.freed_at != 0;
-    let site = |key: u64| site_snapshot(target, key, Site::EMPTY, None).0;
+    let site = |key: u64| site_snapshot(target, key, Site::EMPTY, None, None).0;
     BadFreeSnapshot {
         bad: *bad,
         site: site(key.site),
@@ -250,7 +261,8 @@ fn module(address: &CodeAddress) -> Option<String> {
     symbol::unnamed_frame(address).module
 }
 
-pub(crate) fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {
+/// The ages of blocks that were recorded from `begin_ns` on (CLOCK_MONOTONIC).
+pub(crate) fn site_ages(mut blocks: SiteBlocks, begin_ns: u64, now_ns: u64) -> SiteAges {
     blocks.births.sort_unstable();
     let births = &blocks.births;
     let age = |birth: u64| now_ns.saturating_sub(birth);
@@ -261,5 +273,6 @@ pub(crate) fn site_ages(mut blocks: SiteBlocks, now_ns: u64) -> SiteAges {
         oldest_ns: births.first().map_or(0, |&birth| age(birth)),
         median_ns: births.get(births.len() / 2).map_or(0, |&birth| age(birth)),
         sample_ns: births.iter().step_by(step).map(|&birth| age(birth)).collect(),
+        births: Births::of(births.iter().copied(), begin_ns, now_ns),
     }
 }

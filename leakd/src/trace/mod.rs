@@ -2,6 +2,7 @@
 //! symbolizer's names come together here.
 
 mod collect;
+mod history;
 
 pub use collect::Prepared;
 pub(crate) use collect::site_ages;
@@ -15,6 +16,8 @@ use crate::engine::target::{Ended, SeenFrom, Target};
 use crate::engine::{Engine, EngineError};
 use crate::report::input::Snapshot;
 use crate::symbol::Symbolizer;
+use crate::verdict::sites::SiteHistories;
+use history::Histories;
 
 /// What is waited for at the end of a trace, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(20);
@@ -26,6 +29,7 @@ pub struct Trace {
     symbolizer: Arc<Symbolizer>,
     started: SystemTime,
     follow_forks: bool,
+    histories: Option<Histories>,
 }
 
 impl Trace {
@@ -36,7 +40,14 @@ impl Trace {
             symbolizer: Arc::new(Symbolizer::start()),
             started: SystemTime::now(),
             follow_forks,
+            histories: None,
         }
+    }
+
+    /// Remembers what call sites held over time, for their verdicts. Who does
+    /// that itself hands it to [`Trace::look`].
+    pub fn remembering(self) -> Self {
+        Self { histories: Some(Histories::new()), ..self }
     }
 
     /// The engine.
@@ -68,6 +79,9 @@ impl Trace {
     /// To be called a few times a second.
     pub fn tick(&mut self) {
         self.engine.tick();
+        if let Some(histories) = &mut self.histories {
+            histories.look(&self.engine);
+        }
     }
 
     fn react(&mut self, event: Option<Event>) -> Option<u16> {
@@ -108,13 +122,18 @@ impl Trace {
         &self.symbolizer
     }
 
-    /// Takes a look at one target, while it goes on.
-    pub fn look(&mut self, slot: u16, min_age: Duration) -> io::Result<Option<Prepared>> {
+    /// Takes a look at one target, while it goes on; `history`: what it held so far.
+    pub fn look(
+        &mut self,
+        slot: u16,
+        min_age: Duration,
+        history: Option<&SiteHistories>,
+    ) -> io::Result<Option<Prepared>> {
         self.drain();
         let Some(target) = self.engine.target(slot) else { return Ok(None) };
         let look = self.engine.look(target, Some(min_age))?;
         self.drain();
-        Ok(self.engine.target(slot).map(|target| collect::prepare(target, look)))
+        Ok(self.engine.target(slot).map(|target| collect::prepare(target, look, history)))
     }
 
     /// Takes the final look at all targets, takes all probes out, and names
@@ -136,7 +155,8 @@ impl Trace {
             .into_iter()
             .filter_map(|(slot, look)| {
                 let target: &Target = self.engine.target(slot)?;
-                Some(collect::prepare(target, look))
+                let history = self.histories.as_ref().and_then(|all| all.of(slot));
+                Some(collect::prepare(target, look, history))
             })
             .collect();
         prepared.iter_mut().for_each(Prepared::compose);

@@ -41,21 +41,19 @@ pub struct Interval {
 const DEVIATIONS: f64 = 1.96;
 
 impl Curve {
-    /// The curve of a call site. `ages_ns`: ages of outstanding blocks, each of which
+    /// The curve of a call site. `by_age`: its outstanding blocks by age, each of which
     /// stands for the same number of them; `weight`: how many blocks one that was
     /// recorded stands for on average (1 unless sampled).
-    pub fn of(site: &Site, ages_ns: &[u64], weight: f64) -> Self {
+    pub fn of(site: &Site, by_age: &[u64; LIFETIME_BUCKETS], weight: f64) -> Self {
         // What is known rests on as many blocks as were recorded.
         let weight = weight.max(1.0);
         let mut freed = [0.0; LIFETIME_BUCKETS];
         for (to, from) in freed.iter_mut().zip(site.lifetimes) {
             *to = from as f64 / weight;
         }
-        let mut censored = [0.0; LIFETIME_BUCKETS];
-        let each = site.outstanding_blocks() as f64 / weight / ages_ns.len().max(1) as f64;
-        for age in ages_ns {
-            censored[Site::bucket(*age)] += each;
-        }
+        let known = by_age.iter().fold(0, |sum: u64, blocks| sum.saturating_add(*blocks));
+        let each = site.outstanding_blocks() as f64 / weight / known.max(1) as f64;
+        let censored = by_age.map(|blocks| blocks as f64 * each);
         let mut at_risk: f64 = freed.iter().chain(&censored).sum();
         let (mut share, mut greenwood) = (1.0, 0.0);
         let mut curve = Self::default();
@@ -123,6 +121,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn ages(ages_ns: &[u64]) -> [u64; LIFETIME_BUCKETS] {
+        let mut by_age = [0; LIFETIME_BUCKETS];
+        ages_ns.iter().for_each(|age| by_age[Site::bucket(*age)] += 1);
+        by_age
+    }
+
     fn site(lifetimes: &[(u64, u64)], outstanding: u64) -> Site {
         let mut site = Site::EMPTY;
         for (lifetime, blocks) in lifetimes {
@@ -137,21 +141,21 @@ mod tests {
     /// that died the rest stays.
     #[test]
     fn known_curves() {
-        let none = Curve::of(&site(&[], 100), &[60 * SECOND; 10], 1.0);
+        let none = Curve::of(&site(&[], 100), &ages(&[60 * SECOND; 10]), 1.0);
         assert_eq!(none.end().map(|step| step.share), Some(1.0));
         assert_eq!(none.settled_ns(), none.steps[0].age_ns);
-        let all = Curve::of(&site(&[(SECOND, 100)], 0), &[], 1.0);
+        let all = Curve::of(&site(&[(SECOND, 100)], 0), &ages(&[]), 1.0);
         assert_eq!(all.steps.last().map(|step| step.share), Some(0.0));
         assert_eq!(all.at(SECOND / 4).map(|step| step.share), Some(1.0));
-        let half = Curve::of(&site(&[(SECOND / 100, 50)], 50), &[100 * SECOND; 5], 1.0);
+        let half = Curve::of(&site(&[(SECOND / 100, 50)], 50), &ages(&[100 * SECOND; 5]), 1.0);
         let end = half.end().unwrap();
         assert!((end.share - 0.5).abs() < 1e-9 && end.at_risk > 49.0, "{end:?}");
         // Binomial: 1.96 * sqrt(0.25 / 100).
         assert!((end.interval().low - 0.402).abs() < 0.001, "{:?}", end.interval());
         assert!(half.settled_ns() < SECOND / 25);
-        assert_eq!(Curve::of(&site(&[], 0), &[], 1.0), Curve::default());
+        assert_eq!(Curve::of(&site(&[], 0), &ages(&[]), 1.0), Curve::default());
         // A hundredth of the blocks recorded, and the interval is wider.
-        let sampled = Curve::of(&site(&[(SECOND / 100, 50)], 50), &[100 * SECOND; 5], 10.0);
+        let sampled = Curve::of(&site(&[(SECOND / 100, 50)], 50), &ages(&[100 * SECOND; 5]), 10.0);
         assert!(sampled.end().unwrap().interval().low < 0.2);
     }
 
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn young_ones_do_not_count_as_survivors() {
         let ages: Vec<u64> = (0..100).map(|one| one * SECOND / 10).collect();
-        let traffic = Curve::of(&site(&[(10 * SECOND, 900)], 100), &ages, 1.0);
+        let traffic = Curve::of(&site(&[(10 * SECOND, 900)], 100), &self::ages(&ages), 1.0);
         let end = traffic.steps.last().unwrap();
         assert!(end.share < 0.06, "{traffic:?}");
     }
@@ -175,7 +179,7 @@ mod tests {
             outstanding in 0u64..1_000_000,
             weight in 0.1f64..100.0,
         ) {
-            let curve = Curve::of(&site(&lifetimes, outstanding), &ages, weight);
+            let curve = Curve::of(&site(&lifetimes, outstanding), &self::ages(&ages), weight);
             let mut before = 1.0;
             for step in &curve.steps {
                 prop_assert!((0.0..=before).contains(&step.share), "{:?}", curve);

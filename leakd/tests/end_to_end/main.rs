@@ -23,3 +23,4 @@ mod real_programs;
 mod run_command;
 mod scan;
 mod support;
+mod verdicts;

@@ -16,12 +16,13 @@ use crate::{toolchain, workspace};
 const PACKAGES: [&str; 2] = ["dpkg-dev", "gzip"];
 
 /// Files as they are in the workspace, and where they go.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("systemd/leakd.service", "usr/lib/systemd/system/leakd.service"),
     ("systemd/leakd.sysusers", "usr/lib/sysusers.d/leakd.conf"),
     ("systemd/leakd.toml", "etc/leakd/leakd.toml"),
     ("docs/PROTOCOL.md", "usr/share/doc/leakd/PROTOCOL.md"),
     ("docs/REPORT.md", "usr/share/doc/leakd/REPORT.md"),
+    ("docs/VERDICTS.md", "usr/share/doc/leakd/VERDICTS.md"),
 ];
 
 /// Completions: directory in docs/generated, and where each shell looks.

@@ -1,5 +1,3 @@
-//! Tests of the system call, on the running kernel.
-
 use std::os::fd::AsFd;
 
 use super::*;

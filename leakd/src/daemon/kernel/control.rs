@@ -138,7 +138,7 @@ impl Core {
         trace.poll();
         if !is_windows(active.controller.step()) {
             match trace.look(false) {
-                Ok(look) => active.learn(now, &look.sites, least_slope),
+                Ok(look) => active.learn_totals(now, &look.sites, least_slope),
                 Err(error) => return tracing::warn!("looking at the kernel: {error}"),
             }
         }

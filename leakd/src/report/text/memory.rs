@@ -23,7 +23,7 @@ pub fn push(page: &mut Page, memory: &Memory, seen_from: SeenFrom) {
     page.blank();
     page.line(Role::Heading, &format!("Resident memory: {}{swapped}", bytes(total)));
     let (mut parts, mut small) = (parts(memory, seen_from), 0);
-    parts.sort_by(|one, other| other.0.cmp(&one.0));
+    parts.sort_by_key(|part| std::cmp::Reverse(part.0));
     parts.retain(|(size, ..)| {
         let is_small = (*size as f64) < total as f64 * SMALL;
         small += if is_small { *size } else { 0 };

@@ -2,7 +2,7 @@
 
 use super::{Page, blocks, kernel, stack};
 use crate::report::model::Site;
-use crate::terminal::{Role, bytes, count, duration, percent, rate, rate_bytes};
+use crate::terminal::{Role, bytes, count, duration, percent, rate, rate_bytes, safe_within};
 
 /// Adds a site: its numbers, then its stack.
 pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
@@ -10,12 +10,14 @@ pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
         Role::Leak,
         "",
         &format!(
-            "#{number}  {tilde}{} in {tilde}{}, growing by {tilde}{}",
+            "#{number}  {}  {tilde}{} in {tilde}{}, growing by {tilde}{}",
+            site.verdict.word.word().to_uppercase(),
             bytes(site.outstanding_bytes),
             blocks(site.outstanding_blocks),
             rate_bytes(site.growth_bytes_per_second)
         ),
     );
+    verdict(page, site);
     let mut parts = vec![format!(
         "{} of {tilde}{} survive",
         percent(site.surviving_share),
@@ -41,6 +43,18 @@ pub fn push(page: &mut Page, number: usize, site: &Site, tilde: &str) {
         kernel::push_site(page, site);
     }
     stack::push(page, &site.stack, site.stack_end);
+}
+
+/// Why it is held to be that.
+fn verdict(page: &mut Page, site: &Site) {
+    let judged = &site.verdict;
+    let confidence = judged.confidence.map(|one| format!("{} confidence: ", one.word()));
+    // A report of an older daemon has none.
+    if !judged.evidence.is_empty() {
+        let evidence = safe_within(&judged.evidence, 512);
+        let text = format!("{}{evidence}", confidence.unwrap_or_default());
+        page.paragraph(Role::Heading, "    ", &text);
+    }
 }
 
 /// Which part of the blocks stays for good, where some were freed: else all do.

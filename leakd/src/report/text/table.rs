@@ -3,6 +3,7 @@
 use super::{Page, name, stack};
 use crate::report::model::Site;
 use crate::terminal::{Role, bytes, columns, count, pad, percent, rate_bytes, shorten_middle};
+use crate::verdict::Verdict;
 
 /// Lines of the table at most.
 const LINES: usize = 10;
@@ -12,7 +13,7 @@ const NAMES: usize = 16;
 /// Adds the table: who, how much, how fast.
 pub fn push(page: &mut Page, sites: &[&Site], tilde: &str) {
     let shown = &sites[..sites.len().min(LINES)];
-    let rows: Vec<[String; 5]> = shown
+    let rows: Vec<[String; 6]> = shown
         .iter()
         .enumerate()
         .map(|(index, site)| {
@@ -22,10 +23,14 @@ pub fn push(page: &mut Page, sites: &[&Site], tilde: &str) {
                 format!("{tilde}{}", count(site.outstanding_blocks)),
                 format!("{tilde}{}", rate_bytes(site.growth_bytes_per_second)),
                 percent(site.surviving_share),
+                match site.verdict.word {
+                    Verdict::Undetermined => "-".to_owned(),
+                    other => other.word().to_owned(),
+                },
             ]
         })
         .collect();
-    let titles = ["", "held", "blocks", "growth", "survive"];
+    let titles = ["", "held", "blocks", "growth", "survive", "verdict"];
     let widths: Vec<usize> = (0..titles.len())
         .map(|column| {
             let cells = rows.iter().map(|row| columns(&row[column]));

@@ -122,8 +122,13 @@ fn site_panel(site: &Site, theme: Theme, buffer: &mut Buffer, top: u16) {
 
 fn figures(site: &Site, theme: Theme) -> String {
     let dot = theme.dot();
+    // A report of an older daemon has no verdicts.
+    let verdict = match site.verdict.evidence.is_empty() {
+        true => String::new(),
+        false => format!("{}{dot}", site.verdict.word.word()),
+    };
     format!(
-        "allocated {}, freed {}{dot}{} kept{dot}median age {}",
+        "{verdict}allocated {}, freed {}{dot}{} kept{dot}median age {}",
         count(site.allocated_blocks),
         count(site.freed_blocks),
         percent(site.surviving_share),

@@ -1,6 +1,6 @@
 //! What the daemon traces by itself, and what that may cost.
 
-use super::QUIET;
+use super::{QUIET, QUIET_WITHOUT_LIMIT};
 use crate::support::{
     leakd::Leakd,
     probes::{assert_nothing_left, probes_present},
@@ -15,8 +15,7 @@ use std::process::Command;
 /// Check that what is counted through the daemon is what the program says.
 #[test]
 fn counts_exactly() {
-    let daemon =
-        Leakd::start(&format!("{QUIET}\n[budget]\ntarget_percent = 100\nmachine_percent = 100"));
+    let daemon = Leakd::start(QUIET_WITHOUT_LIMIT);
     let mut target = Process::start_ready(Command::new(program("orders")));
     daemon.attach(target.pid());
     let before = target.truth();
@@ -117,11 +116,11 @@ fn a_leak_is_found_by_itself() {
         assert!(started.elapsed().as_secs() < 1200, "{view}");
         std::thread::sleep(std::time::Duration::from_secs(1));
     };
-    assert_eq!(view["verdict"], "growing", "{view}");
+    assert!(view["verdict"] == "growing" || view["verdict"] == "leak", "{view}");
     let place = view["trace"]["evidence"]["sites"][0]["place"].as_str().expect("a place");
     assert!(place.contains("leak_slowly") && place.contains("slow_leak.c:"), "{view}");
     let other = daemon.wait_watched(honest.pid());
-    assert_ne!(other["verdict"], "growing", "{other}");
+    assert!(other["verdict"] != "growing" && other["verdict"] != "leak", "{other}");
     assert_ne!(other["stage"], "traced", "{other}");
     eprintln!("named after {} s", started.elapsed().as_secs());
     daemon.end(Signal::SIGTERM);
@@ -165,7 +164,7 @@ fn named_targets() {
 /// other one that has the pid by now.
 #[test]
 fn a_reused_pid_is_left_alone() {
-    let daemon = Leakd::start(QUIET);
+    let daemon = Leakd::start(QUIET_WITHOUT_LIMIT);
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let pid = target.pid();
     let start_time = daemon.wait_watched(pid)["start_time"].as_u64().expect("a number");

@@ -69,6 +69,7 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("swallow.so", "cc -O2 -shared -fPIC", "swallow.c"),
     ("jump.so", "cc -O2 -shared -fPIC", "jump.c"),
     ("patterns", "cc -O1 -g -pthread", "patterns.c"),
+    ("behaviours", "cc -O2 -g -pthread", "behaviours/behaviours.c"),
     ("graphs", "cc -O2 -g -pthread -fno-ipa-icf -fno-optimize-sibling-calls", "graphs.c"),
     (
         "graphs_with_sanitizer",
