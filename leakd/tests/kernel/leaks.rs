@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::load;
 use crate::module::{FORGOTTEN, KINDS, Module, TAKEN};
 use crate::support::invocation::Leakctl;
-use crate::support::report::{Report, Site};
+use crate::support::report::{Frame, Report, Site};
 use crate::support::wait_for;
 use crate::witness;
 
@@ -35,7 +35,8 @@ fn sites<'a>(
     let target = report.targets().next().expect("the kernel");
     target.sites().filter(move |site| {
         let mut frames = site.stack();
-        let ours = frames.find(|frame| frame.module() == Some("leaky"));
+        let is_inlined = |frame: &Frame<'_>| frame.0["inlined"] == true;
+        let ours = frames.find(|frame| frame.module() == Some("leaky") && !is_inlined(frame));
         ours.and_then(|frame| frame.function()) == Some(function)
             && site.0["kernel"]["kind"] == kind
     })
@@ -128,6 +129,7 @@ fn file_and_line() {
     let line = frame["line"].as_u64().expect("a line") as usize;
     let text = source.lines().nth(line - 1).expect("a line of the source");
     assert!(text.starts_with("SITES(kmalloc,"), "line {line}: {text}");
+    std::fs::remove_file(&file).expect("our own file");
     drop(module);
 }
 
