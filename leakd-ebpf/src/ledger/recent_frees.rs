@@ -40,7 +40,7 @@ pub fn find(key: &FreedKey) -> Option<*mut Freed> {
 /// The block at an address is given back in another way than by a free.
 #[inline(always)]
 pub fn forget(slot: u32, epoch: u32, address: u64) {
-    let _was_there = RECENT_FREES.remove(&FreedKey { address, slot, epoch });
+    let _was_there = RECENT_FREES.remove(FreedKey { address, slot, epoch });
 }
 
 /// Tells of a free that was wrong.
