@@ -48,7 +48,10 @@ pub fn cache_free(context: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/kmem_cache_free")]
 pub fn cache_free_again(context: *mut c_void) -> i32 {
-    freed(Arguments(context.cast()).get(1), false);
+    let arguments = Arguments(context.cast());
+    if filter::may_hold(arguments.get(2)) {
+        freed(arguments.get(1), false);
+    }
     0
 }
 

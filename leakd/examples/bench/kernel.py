@@ -54,7 +54,7 @@ class Server:
 
 def traced(server, leakctl, options, seconds, output):
     """Requests a second while the kernel is traced, and what leakctl says."""
-    command = [leakctl, "kernel", "--for", "1h", "--min-age", "1s", *options]
+    command = [leakctl, "kernel", "--no-daemon", "--for", "1h", "--min-age", "1s", *options]
     trace = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
     line = trace.stderr.readline()
     if not line.startswith("attached"):

@@ -13,7 +13,7 @@ use super::status as exit;
 use crate::client::{Client, ClientError};
 use crate::protocol::{
     Answer, Ask, Event, EventKind, KERNEL_PID, KernelMemoryView, KernelTracingView, MOST_SITES,
-    ProcessView, Stage, Status, Verdict, Which,
+    OutOfMemory, ProcessView, Stage, Status, Verdict, Which,
 };
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
@@ -272,10 +272,29 @@ fn row(process: &ProcessView) -> String {
             text.push_str(&wrapped(&[format!("          {}", safe(&site.evidence))]));
         }
     }
+    if let Some(out) = &process.out_of_memory {
+        text.push_str(&wrapped(&[format!("        {}", out_of_memory(out))]));
+    }
     if let Some(error) = process.trace.as_ref().and_then(|trace| trace.error.as_ref()) {
         text.push_str(&wrapped(&[format!("          {}", safe(error))]));
     }
     text
+}
+
+/// When a limit will be reached, in words.
+pub(crate) fn out_of_memory(out: &OutOfMemory) -> String {
+    let span = |milliseconds: u64| duration(milliseconds.saturating_mul(1_000_000));
+    let latest = match out.latest_ms {
+        Some(latest) => format!("to {}", span(latest)),
+        None => "or later".to_owned(),
+    };
+    format!(
+        "out of memory in {} {latest}: {} of {} are left of {}",
+        span(out.soonest_ms),
+        bytes(out.left_bytes),
+        bytes(out.limit_bytes),
+        safe(&out.group)
+    )
 }
 
 fn stage(process: &ProcessView) -> &'static str {

@@ -97,7 +97,7 @@ impl Active {
     /// The same of the kernel's own memory, which has no slot in the engine.
     pub fn of_kernel(now: f64, by_hand: bool) -> Self {
         let active = Self::with(Controller::without_samples(now), Prices::KERNEL);
-        Self { by_hand, ..active }
+        Self { by_hand, factor: Factor::of_guess(), ..active }
     }
 
     fn with(controller: Controller, prices: Prices) -> Self {

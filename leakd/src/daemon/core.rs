@@ -21,6 +21,7 @@ use crate::protocol::{Event, EventKind};
 use crate::report::{model, time};
 use crate::trace::Trace;
 use crate::watch::growth::Judge;
+use crate::watch::limit::Limits;
 use crate::watch::{Pass, Watch};
 
 /// Between two looks at whether targets have ended or mapped new code.
@@ -78,6 +79,8 @@ pub struct Core {
     pub(super) events: broadcast::Sender<Event>,
     pub(super) began: Instant,
     pub(super) began_at: SystemTime,
+    /// What control groups leave processes.
+    pub(super) limits: Limits,
     pub(super) interval: Duration,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) reports: Arc<Semaphore>,
@@ -139,6 +142,7 @@ impl Core {
             events,
             began: Instant::now(),
             began_at: SystemTime::now(),
+            limits: Limits::find(),
             told,
             reports: Arc::new(Semaphore::new(REPORTS)),
             scans: Arc::new(Semaphore::new(1)),

@@ -8,8 +8,10 @@ use super::core::Core;
 use super::decide::{is_allowed, verdict_of};
 use super::subject::{Key, Subject};
 use crate::protocol::{
-    Growth, KERNEL_PID, KernelGrowth, KernelMemoryView, ProcessView, TraceView, Verdict,
+    Growth, KERNEL_PID, KernelGrowth, KernelMemoryView, OutOfMemory, ProcessView, TraceView,
+    Verdict,
 };
+use crate::verdict::exhaustion::TimeLeft;
 use crate::watch::Watched;
 use crate::watch::growth::{Judgement, Trend};
 use crate::watch::kernel::KernelWatch;
@@ -23,6 +25,9 @@ pub(super) fn lost(counters: &TargetCounters) -> u64 {
         .map(|counter| counters.get(counter))
         .sum()
 }
+
+/// Points of a series that a slope is told from: of n, n * n / 2 pairs are looked at.
+const MOST_POINTS: usize = 200;
 
 impl Core {
     /// The processes: `all`, or those that were ever of interest.
@@ -42,6 +47,9 @@ impl Core {
             view.age_ms = process.identity.age(boot).as_millis() as u64;
             view.running = true;
             figures(&mut view, process);
+            if growing {
+                view.out_of_memory = self.out_of_memory(process);
+            }
             // Open descriptors take a stat(2) each: cheap, but not for all.
             if subject.is_some() || pid.is_some() {
                 view.descriptors = read::descriptors(key.0);
@@ -63,6 +71,27 @@ impl Core {
             views.extend(self.kernel_process(watch.kernel(), all, series));
         }
         views
+    }
+
+    /// When the memory that its control groups leave a process will be used up.
+    fn out_of_memory(&self, process: &Watched) -> Option<OutOfMemory> {
+        let limit = self.limits.of(process.identity.pid)?;
+        // The span that its growth was told from.
+        let series = process.history.series();
+        let begin = series.last()?.time - process.judgement.span;
+        let recent = &series[series.partition_point(|sample| sample.time < begin)..];
+        let newest = &recent[recent.len().saturating_sub(MOST_POINTS)..];
+        let (slope, interval) = crate::verdict::growth::sen(newest)?;
+        let left = TimeLeft::of(limit.left(), slope, interval)?;
+        let milliseconds = |seconds: f64| (seconds * 1000.0) as u64;
+        Some(OutOfMemory {
+            limit_bytes: limit.limit_bytes,
+            left_bytes: limit.left(),
+            group: limit.group,
+            soonest_ms: milliseconds(left.soonest),
+            likely_ms: milliseconds(left.likely),
+            latest_ms: left.latest.map(milliseconds),
+        })
     }
 
     fn view(

@@ -22,6 +22,8 @@ const ONE_IN: u32 = 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Factor {
     value: f64,
+    /// It is never less.
+    least: f64,
     /// Measurements so far.
     measured: u32,
     /// Control periods with probes in since the last one.
@@ -30,11 +32,16 @@ pub struct Factor {
 
 impl Default for Factor {
     fn default() -> Self {
-        Self { value: 1.0, measured: 0, unmeasured: 0 }
+        Self { value: 1.0, least: 1.0, measured: 0, unmeasured: 0 }
     }
 }
 
 impl Factor {
+    /// Of prices that are a guess, and no canary's: it may be less than 1.
+    pub fn of_guess() -> Self {
+        Self { least: 0.1, ..Self::default() }
+    }
+
     /// The factor; 1 until it was measured.
     pub fn value(self) -> f64 {
         self.value
@@ -53,7 +60,7 @@ impl Factor {
             self.unmeasured = self.unmeasured.saturating_add(1);
             return;
         };
-        let found = (took / expected).clamp(1.0, MOST);
+        let found = (took / expected).clamp(self.least, MOST);
         // The first one replaces the guess.
         let weight = if self.measured == 0 { 1.0 } else { WEIGHT };
         self.value += (found - self.value) * weight;
@@ -87,6 +94,14 @@ mod tests {
         let before = factor.value();
         factor.learn(Some((1e3, 1e3)));
         assert_eq!(factor.value(), before, "too little to say anything");
+    }
+
+    /// Check that a guess may have been too dear.
+    #[test]
+    fn guess() {
+        let mut factor = Factor::of_guess();
+        factor.learn(Some((1e6, 4e6)));
+        assert_eq!(factor.value(), 0.25);
     }
 
     /// Check that it is measured at first, and then now and again.

@@ -8,17 +8,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{self, CodeInfo, Input, Sym, Symbolized};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use object::read::elf::ElfFile64;
-use object::{
-    Endianness, Object as _, ObjectKind, ObjectSection as _, ObjectSymbol as _, ReadCache,
-};
+use object::{Endianness, Object as _, ObjectKind, ObjectSymbol as _, ReadCache};
 
+use super::layout;
 use super::symbols::KERNEL;
 use crate::report::input::TargetSnapshot;
 use crate::symbol::Frame;
@@ -30,6 +32,8 @@ const DIRECTORIES: usize = 10_000;
 const DEPTH: usize = 12;
 /// Functions that were inlined at one place, at most.
 const INLINED: usize = 64;
+/// Bytes of a module's file with its debug info.
+const MODULE_LIMIT: u64 = 512 << 20;
 
 /// Adds files, lines and inlined functions to the kernel's frames, as far as
 /// debug info is at hand.
@@ -148,6 +152,8 @@ struct Image {
     /// Addresses of functions in the file, by name; those of one name of which
     /// there are several are left out.
     functions: HashMap<String, u64>,
+    /// What `path` leads to, where that is a copy.
+    _copy: Option<File>,
 }
 
 impl Image {
@@ -165,28 +171,38 @@ impl Image {
         if !same || elf.section_by_name(".debug_line").is_none() {
             return None;
         }
-        // The sections of a module's file have no addresses yet: all begin at 0.
-        let only = match elf.kind() {
-            ObjectKind::Relocatable => Some(elf.section_by_name(".text")?.index()),
-            _ => None,
-        };
-        let mut functions = HashMap::new();
-        let mut several = HashSet::new();
-        for symbol in elf.symbols() {
-            let here = only.is_none() || symbol.section_index() == only;
-            let Ok(name) = symbol.name() else { continue };
-            if symbol.kind() != object::SymbolKind::Text || !here {
-                continue;
-            }
-            let before = functions.insert(name.to_owned(), symbol.address());
-            if before.is_some_and(|address| address != symbol.address()) {
-                several.insert(name.to_owned());
-            }
-        }
-        functions.retain(|name, _| !several.contains(name));
         let build_id = running.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { path: path.to_owned(), build_id, functions })
+        if elf.kind() != ObjectKind::Relocatable {
+            let functions = functions(&elf);
+            return Some(Self { path: path.to_owned(), build_id, functions, _copy: None });
+        }
+        if status.len() > MODULE_LIMIT {
+            return None;
+        }
+        let mut bytes = fs::read(path).ok()?;
+        layout::lay_out(&mut bytes)?;
+        let elf = ElfFile64::<Endianness, _>::parse(&bytes[..]).ok()?;
+        let functions = functions(&elf);
+        let mut copy = File::from(memfd_create("leakd-module", MFdFlags::MFD_CLOEXEC).ok()?);
+        copy.write_all(&bytes).ok()?;
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd()).into();
+        Some(Self { path, build_id, functions, _copy: Some(copy) })
     }
+}
+
+/// Addresses of functions, by name, as far as there is one of the name.
+fn functions<'data>(elf: &impl object::Object<'data>) -> HashMap<String, u64> {
+    let mut functions = HashMap::new();
+    let mut several = HashSet::new();
+    for symbol in elf.symbols().filter(|one| one.kind() == object::SymbolKind::Text) {
+        let Ok(name) = symbol.name() else { continue };
+        let before = functions.insert(name.to_owned(), symbol.address());
+        if before.is_some_and(|address| address != symbol.address()) {
+            several.insert(name.to_owned());
+        }
+    }
+    functions.retain(|name, _| !several.contains(name));
+    functions
 }
 
 /// Debug info that was found.
@@ -331,5 +347,56 @@ mod tests {
         assert_eq!(files["a_b"], [below.join("a-b.ko")]);
         assert!(Image::open(&files["a_b"][0], &[7; 20]).is_none());
         assert_eq!(places.running_build_id("../module"), None);
+    }
+
+    /// Check that a function of a module has its line, in whichever section it
+    /// is, and none where the module that runs is another one.
+    #[test]
+    fn lines_of_a_module() {
+        const SOURCE: &str = "__attribute__((noinline)) int first(int x)\n\
+            {\n\treturn x * 3;\n}\n\
+            __attribute__((noinline, section(\".init.text\"))) int second(int x)\n\
+            {\n\treturn x * 5;\n}\n";
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("a.c"), SOURCE).expect("our own directory");
+        let run = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.current_dir(root.path()).args(arguments);
+            assert!(command.status().expect("a C compiler").success(), "{program}");
+        };
+        run("cc", &["-g", "-O1", "-fcf-protection=none", "-c", "a.c"]);
+        run("ld", &["-r", "--build-id=sha1", "-o", "a-module.ko", "a.o"]);
+        let file = fs::read(at("a-module.ko")).expect("our own directory");
+        let elf = ElfFile64::<Endianness, _>::parse(&file[..]).expect("ELF");
+        let section = elf.section_by_name(".note.gnu.build-id").expect("a build id");
+        let note = object::ObjectSection::data(&section).expect("its content");
+        let notes = at("module/a_module/notes");
+        fs::create_dir_all(&notes).expect("our own directory");
+        fs::write(notes.join(".note.gnu.build-id"), note).expect("our own directory");
+
+        let find = |function: &str| {
+            let modules = vec![root.path().to_owned()];
+            let places = Places { images: Vec::new(), modules, sysfs: root.path().to_owned() };
+            let frame = Frame {
+                function: Some(function.to_owned()),
+                module: Some("a_module".to_owned()),
+                offset: Some(2),
+                address: 77,
+                ..Frame::default()
+            };
+            let frames = Lines::new(places).find(&frame)?;
+            let last = frames.last()?;
+            assert_eq!((last.address, last.offset), (77, Some(2)));
+            let file = last.file.as_deref()?.rsplit('/').next()?.to_owned();
+            Some((file, last.line?))
+        };
+        let (first, second) = (find("first"), find("second"));
+        assert!(matches!(&first, Some((file, 2..=3)) if file == "a.c"), "{first:?}");
+        assert!(matches!(&second, Some((file, 6..=7)) if file == "a.c"), "{second:?}");
+        assert_eq!(find("third"), None);
+        let other = [&note[..note.len() - 1], &[note[note.len() - 1] ^ 1]].concat();
+        fs::write(notes.join(".note.gnu.build-id"), other).expect("our own directory");
+        assert_eq!(find("first"), None);
     }
 }

@@ -7,7 +7,7 @@
 //! | [`object`] | the BPF object |
 //! | [`caches`] | slab caches by name |
 //! | [`symbols`] | names for the kernel's addresses |
-//! | [`lines`] | files and lines, where debug info is at hand |
+//! | [`lines`], [`layout`] | files and lines, where debug info is at hand |
 //! | [`stack`] | a call site's stack, without the allocator's own frames |
 //! | [`collect`] | from the maps to what the report is made of |
 //! | [`settings`] | what is to be traced |
@@ -19,6 +19,7 @@
 pub mod caches;
 mod collect;
 pub mod hooks;
+mod layout;
 pub mod lines;
 pub mod object;
 pub mod settings;

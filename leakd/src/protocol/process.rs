@@ -53,6 +53,10 @@ pub struct ProcessView {
     pub descriptors: Option<u64>,
     /// How its anonymous memory grows.
     pub growth: Growth,
+    /// When the memory that its control groups leave it will be used up, if it grows
+    /// on; of those that grow and are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
     /// The trace that goes on, or the last one.
     pub trace: Option<TraceView>,
     /// Anonymous memory and swap together over time, oldest first; if
@@ -108,6 +112,23 @@ pub struct Growth {
     pub span_ms: u64,
     /// How sure it is that there is a trend: the Mann-Kendall test's Z.
     pub z: f64,
+}
+
+/// When a limit will be reached, if a process goes on to grow as it did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// The control group with the limit.
+    pub group: String,
+    /// The limit, in bytes.
+    pub limit_bytes: u64,
+    /// What is left of it, swap included, in bytes.
+    pub left_bytes: u64,
+    /// In so many milliseconds, with 95 % certainty not before.
+    pub soonest_ms: u64,
+    /// The best guess.
+    pub likely_ms: u64,
+    /// Not after that; null: it may never be.
+    pub latest_ms: Option<u64>,
 }
 
 /// A trace.

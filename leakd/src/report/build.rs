@@ -7,10 +7,10 @@ use leakd_common::site::OVERFLOW_SITE;
 use leakd_common::target::Counter;
 
 use super::bad_free::BadFree;
-use super::input::{SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
+use super::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
-    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
-    Stopped, Survival, Target, WithoutTable,
+    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Probe, Report, SCHEMA, Site, StackEnd,
+    Stacks, Stopped, Survival, Target, WithoutTable,
 };
 use super::{rank, time};
 use crate::symbol;
@@ -102,15 +102,25 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         outstanding,
         heap,
         memory: target.memory,
-        bad_frees: target
-            .bad_frees
-            .map(|bad_frees| bad_frees.into_iter().map(BadFree::new).collect()),
+        bad_frees: target.bad_frees.map(|found| bad_frees(found, &target.probes)),
         probes: target.probes,
         verdict,
         sites,
         omitted,
         kernel: target.kernel,
     }
+}
+
+/// Without what the allocator's own file frees: glibc, at a thread's end, the thread's
+/// cache, which no call of malloc has made.
+fn bad_frees(found: Vec<BadFreeSnapshot>, probes: &[Probe]) -> Vec<BadFree> {
+    let by_itself = |site: &SiteSnapshot| {
+        let caller = site.frames.first().and_then(|frames| frames.first());
+        let module = caller.and_then(|frame| frame.module.as_deref());
+        module.is_some_and(|module| probes.iter().any(|probe| probe.module == module))
+    };
+    let told = found.into_iter().filter(|one| one.freed_at.is_some() || !by_itself(&one.site));
+    told.map(BadFree::new).collect()
 }
 
 fn coverage(target: &TargetSnapshot) -> Coverage {

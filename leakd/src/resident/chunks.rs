@@ -59,9 +59,10 @@ pub fn walk(
     visit: &mut dyn FnMut(Range<u64>, Part),
 ) -> bool {
     let Some(first) = first(heap, blocks, read) else { return false };
-    if first > heap.start {
-        visit(heap.start..first, Part::Free);
-    }
+    // What a chunk has is its size, 8 bytes behind its beginning, and all up to the
+    // next one's: the first word of a header belongs to the chunk before.
+    let word = |at: u64| if at == heap.end { at } else { at + 8 };
+    visit(heap.start..word(first), Part::Free);
     let mut at = first;
     while at < heap.end {
         let Some(chunk) = chunk(at, heap.end, read) else {
@@ -70,11 +71,12 @@ pub fn walk(
             let known = blocks[behind..].iter().map(|block| block.address - HEADER);
             let next = known.into_iter().find(|next| chunk(*next, heap.end, read).is_some());
             let next = next.unwrap_or(heap.end);
-            visit(at..next, Part::Unknown);
+            visit(word(at)..word(next), Part::Unknown);
             at = next;
             continue;
         };
-        visit(chunk.addresses.clone(), if chunk.used { Part::Used } else { Part::Free });
+        let kind = if chunk.used { Part::Used } else { Part::Free };
+        visit(word(at)..word(chunk.addresses.end), kind);
         at = chunk.addresses.end;
     }
     true
@@ -175,16 +177,19 @@ mod tests {
     fn chains_are_followed() {
         let (words, end) =
             heap(&[(0x290, true), (32, true), (48, false), (64, true), (512, false)]);
-        let expected = [(0x290, Part::Used), (32, Part::Used), (48, Part::Free), (64, Part::Used)];
-        let mut with_top = expected.to_vec();
-        with_top.push((512, Part::Free));
-        assert_eq!(parts(&words, BASE..end, &[]), Some(with_top.clone()));
-        with_top.insert(0, (0x8d0, Part::Free));
-        assert_eq!(parts(&words, BASE - 0x8d0..end, &[]), Some(with_top));
+        let chunks = [(0x290, Part::Used), (32, Part::Used), (48, Part::Free), (64, Part::Used)];
+        let with_front = |front: u64| {
+            let mut parts = vec![(front + 8, Part::Free)];
+            parts.extend(chunks);
+            parts.push((512 - 8, Part::Free));
+            Some(parts)
+        };
+        assert_eq!(parts(&words, BASE..end, &[]), with_front(0));
+        assert_eq!(parts(&words, BASE - 0x8d0..end, &[]), with_front(0x8d0));
         // Fence posts.
         let (words, end) = heap(&[(0x290, true), (32, false), (16, true), (16, true)]);
         let words = words.into_iter().chain([(end - 8, 1)]).collect();
-        let posts = [(0x290, Part::Used), (32, Part::Free), (32, Part::Free)];
+        let posts = [(8, Part::Free), (0x290, Part::Used), (32, Part::Free), (24, Part::Free)];
         assert_eq!(parts(&words, BASE..end, &[]), Some(posts.to_vec()));
         // Nothing of glibc's.
         assert_eq!(parts(&HashMap::new(), BASE..BASE + 0x10000, &[]), None);
@@ -199,7 +204,7 @@ mod tests {
         words.insert(BASE + 64 * 20 + 8, 0xdead_beef_dead);
         let blocks = [block(BASE + 16, 40), block(BASE + 64 * 22 + 16, 40)];
         let parts = parts(&words, BASE..end, &blocks).unwrap();
-        assert_eq!(parts[19..22], [(64, Part::Used), (128, Part::Unknown), (64, Part::Used)]);
+        assert_eq!(parts[20..23], [(64, Part::Used), (128, Part::Unknown), (64, Part::Used)]);
         assert_eq!(parts.iter().map(|(size, _)| size).sum::<u64>(), end - BASE);
     }
 

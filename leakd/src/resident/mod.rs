@@ -142,16 +142,18 @@ impl Look<'_> {
 
     /// A mapping without a file: heaps of arenas, and what lies between them.
     fn anonymous(&mut self, addresses: &Range<u64>, blocks: &[Block]) {
-        let mut begin = addresses.start;
+        // Mappings side by side are one to the kernel.
+        let mut done = addresses.start;
+        let mut begin = addresses.start.next_multiple_of(ARENA);
         while begin < addresses.end {
-            let next = (begin + 1).next_multiple_of(ARENA).min(addresses.end);
-            let part = begin..next;
-            let inside = within(blocks, &part);
-            if !(begin.is_multiple_of(ARENA) && self.heap(&part, inside)) {
-                self.mapped(&part, inside);
+            let next = begin.saturating_add(ARENA).min(addresses.end);
+            if self.heap(&(begin..next), within(blocks, &(begin..next))) {
+                self.mapped(&(done..begin), within(blocks, &(done..begin)));
+                done = next;
             }
             begin = next;
         }
+        self.mapped(&(done..addresses.end), within(blocks, &(done..addresses.end)));
     }
 
     /// A heap of glibc's; false if it is none.

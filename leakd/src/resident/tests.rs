@@ -26,6 +26,7 @@ int pause(void);
 int main(void)
 {
 	pthread_t thread;
+	setvbuf(stdin, 0, _IONBF, 0); /* no buffer from the heap while it is looked at */
 	for (int i = 0; i < 100000; i++)
 		kept[i] = memset(malloc(200), 1, 200);
 	for (int i = 0; i < 100000; i += 2)

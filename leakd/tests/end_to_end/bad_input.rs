@@ -1,6 +1,7 @@
 //! What cannot be traced is refused in one clear line, with exit status 2 and
 //! nothing left attached; what is only hostile is put up with.
 
+use crate::host::{scaled, stretched};
 use crate::support::{
     invocation::{Leakctl, Outcome, leakctl},
     mappings::executable_mappings,
@@ -144,9 +145,11 @@ fn one_bad_pid_of_two() {
 /// trouble than one line, at whatever moment it ends.
 #[test]
 fn target_ends_while_we_attach() {
-    for step in 0..30 {
+    // From one that ends at once to one that ends when the trace has begun.
+    let (steps, longest_us) = (scaled(30, 5), stretched(120_000));
+    for step in 0..steps {
         let mut command = Command::new(program("flash"));
-        command.arg((step * 4000).to_string());
+        command.arg((step * longest_us / steps).to_string());
         let mut process = Process::start_ready(command);
         let outcome = attach(process.pid());
         assert!((0..=2).contains(&outcome.status), "{outcome:?}");

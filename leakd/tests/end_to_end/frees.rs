@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
@@ -120,7 +121,9 @@ fn attached() {
 #[test]
 fn not_looked_for() {
     let mut process = Process::start_ready(Command::new(program("orders")));
-    let report = Leakctl::attach(process.pid(), &[]).interrupt();
+    let mut leakctl = Leakctl::attach(process.pid(), &[]);
+    leakctl.signal(Signal::SIGINT);
+    let report = Report::parse(&leakctl.outcome().stdout);
     assert_eq!(report.targets().next().expect("a target").0["bad_frees"], Value::Null);
     process.end();
     let mut refused = Leakctl::command();

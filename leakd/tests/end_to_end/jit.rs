@@ -3,6 +3,7 @@
 
 use crate::support::{
     invocation::Leakctl,
+    planted::enough,
     probes::assert_nothing_left,
     process::Process,
     programs::{program, source_folder, system_program},
@@ -44,7 +45,7 @@ fn code_made_at_run_time() {
     let mut process = Process::start_ready(Command::new(program("jit")));
     let leakctl = Leakctl::attach(process.pid(), &["--min-age", "0s"]);
     let attached = process.truth();
-    process.wait_until_leaked(attached.blocks + 300);
+    process.wait_until_leaked(attached.blocks + enough());
     let report = leakctl.interrupt();
     assert_named(&report, process.pid());
     assert_nothing_left(process.pid());
@@ -70,7 +71,7 @@ fn code_made_in_a_container() {
     });
     let leakctl = Leakctl::attach(pid, &["--min-age", "0s"]);
     let attached = process.truth();
-    process.wait_until_leaked(attached.blocks + 300);
+    process.wait_until_leaked(attached.blocks + enough());
     let report = leakctl.interrupt();
     assert_named(&report, pid);
     process.end();

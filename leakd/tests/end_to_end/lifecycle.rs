@@ -1,9 +1,9 @@
 //! What happens to processes while they are traced.
 
-use crate::host::stretched;
+use crate::host::{scaled, stretched};
 use crate::support::{
     invocation::{Leakctl, leakctl},
-    planted::{assert_finds, watch},
+    planted::{assert_finds, enough, watch},
     probes::{assert_nothing_left, changed_code, probes_present, wait_until_nothing_left},
     process::Process,
     programs::program,
@@ -68,7 +68,7 @@ fn exec_starts_again() {
     // By then the new program must be under trace: what it leaks later is
     // what the test counts on.
     let loaded = process.truth();
-    process.wait_until_leaked(loaded.blocks + 2000);
+    process.wait_until_leaked(loaded.blocks + a_lot());
     std::thread::sleep(Duration::from_millis(1500));
     let report = leakctl.interrupt();
     let after = process.truth();
@@ -100,6 +100,12 @@ fn exit_gives_the_final_report() {
     assert_eq!(target.lost(), 0);
 }
 
+/// Blocks, most of them leaked after leakd has noticed what the program has just
+/// mapped.
+fn a_lot() -> u64 {
+    scaled(2000, 300)
+}
+
 /// Loads the plugin under trace and waits until it has leaked a lot.
 fn load_plugin(plugin: &str) -> (Process, Leakctl) {
     let mut command = Command::new(program("plugin_host"));
@@ -110,7 +116,7 @@ fn load_plugin(plugin: &str) -> (Process, Leakctl) {
     std::thread::sleep(Duration::from_secs(1));
     process.go();
     assert_eq!(process.line(), "loaded");
-    process.wait_until_leaked(2000);
+    process.wait_until_leaked(a_lot());
     std::thread::sleep(Duration::from_millis(1500));
     (process, leakctl)
 }
@@ -138,7 +144,7 @@ fn code_loaded_later() {
     let after = process.truth();
     let site = assert_first_site(&report, "leak_in_plugin");
     let (blocks, bytes) = site.outstanding();
-    assert!((2000..=after.blocks).contains(&blocks), "{blocks} of {after:?}");
+    assert!((a_lot()..=after.blocks).contains(&blocks), "{blocks} of {after:?}");
     assert_eq!(bytes, blocks * 444);
     assert_eq!(site.allocating_frame().and_then(|frame| frame.module()), Some("plugin_plain.so"));
     assert_nothing_left(process.pid());
@@ -189,10 +195,10 @@ fn deleted_executable() {
     std::fs::remove_file(&copy).expect("cannot delete the copy");
     let leakctl = Leakctl::attach(program.pid(), &["--min-age", "0s"]);
     let attached = program.truth();
-    program.wait_until_leaked(attached.blocks + 300);
+    program.wait_until_leaked(attached.blocks + enough());
     let report = leakctl.interrupt();
     let (blocks, bytes) = report.target(program.pid()).outstanding_in("leak_orders");
-    assert!(blocks >= 300, "{blocks} blocks: {:#}", report.0);
+    assert!(blocks >= enough(), "{blocks} blocks: {:#}", report.0);
     assert_eq!(bytes, blocks * 200);
     assert_nothing_left(program.pid());
     program.end();
@@ -223,13 +229,13 @@ fn two_processes_at_once() {
     let leakctl = Leakctl::attach(first.pid(), &[&pid, "--min-age", "1s"]);
     for process in [&mut first, &mut second] {
         let attached = process.truth();
-        process.wait_until_leaked(attached.blocks + 300);
+        process.wait_until_leaked(attached.blocks + enough());
     }
     std::thread::sleep(Duration::from_millis(1500));
     let report = leakctl.interrupt();
     for (process, size) in [(&mut first, 200), (&mut second, 316)] {
         let (blocks, bytes) = report.target(process.pid()).first_site("leak_orders").outstanding();
-        assert!(blocks >= 300, "{blocks} blocks: {:#}", report.0);
+        assert!(blocks >= enough(), "{blocks} blocks: {:#}", report.0);
         assert_eq!(bytes, blocks * size);
         assert_nothing_left(process.pid());
         process.end();
@@ -307,7 +313,7 @@ fn kill_9_leaves_nothing() {
     let then = process.truth();
     let later = wait_for("the program to go on", || {
         let now = process.truth();
-        (now.rounds >= then.rounds + 1000).then_some(now)
+        (now.rounds >= then.rounds + scaled(1000, 100)).then_some(now)
     });
     assert!(later.blocks > then.blocks);
     assert_nothing_left(pid);

@@ -5,14 +5,17 @@
 mod load;
 mod swallow;
 
-use crate::support::{
-    PATIENCE,
-    invocation::Leakctl,
-    probes::assert_nothing_left,
-    process::Process,
-    programs::{source_folder, system_program},
-    wait_for,
-    witness::{Witness, WitnessSite},
+use crate::{
+    host::scaled,
+    support::{
+        PATIENCE,
+        invocation::Leakctl,
+        probes::assert_nothing_left,
+        process::Process,
+        programs::{source_folder, system_program},
+        wait_for,
+        witness::{Witness, WitnessSite},
+    },
 };
 use load::Load;
 use nix::sys::signal::Signal;
@@ -25,8 +28,10 @@ use std::{
 };
 use swallow::Swallow;
 
-/// Blocks to be swallowed under the eyes of leakctl.
-const ENOUGH: u64 = 400;
+/// Blocks to be swallowed under the eyes of leakctl: more than may be in use.
+fn enough() -> u64 {
+    scaled(400, 150)
+}
 
 /// One of so many frees is swallowed.
 const EVERY: u32 = 3;
@@ -82,7 +87,7 @@ impl Plant {
         });
         let swallow = swallow.expect("start calls this");
         swallow.arm(true);
-        wait_for("blocks to be swallowed", || (swallow.blocks() >= ENOUGH).then_some(()));
+        wait_for("blocks to be swallowed", || (swallow.blocks() >= enough()).then_some(()));
         swallow.arm(false);
         let pid = scene.pid;
         scene.stop();
@@ -111,7 +116,7 @@ impl Plant {
         scene.load.wait_for_requests(100);
         let leakctl = Leakctl::attach(scene.pid, &["--min-age", "1s"]);
         swallow.arm(true);
-        wait_for("blocks to be swallowed", || (swallow.blocks() >= ENOUGH).then_some(()));
+        wait_for("blocks to be swallowed", || (swallow.blocks() >= enough()).then_some(()));
         swallow.arm(false);
         scene.load.wait_for_requests(scene.load.requests() + 100);
         scene.load.stop();

@@ -1,9 +1,12 @@
 //! `leakctl run`.
 
-use crate::support::{
-    invocation::{Leakctl, Outcome},
-    programs::program,
-    report::{Report, assert_first_site},
+use crate::{
+    host::scaled,
+    support::{
+        invocation::{Leakctl, Outcome},
+        programs::program,
+        report::{Report, assert_first_site},
+    },
 };
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -53,6 +56,7 @@ fn exact_from_the_first_instruction() {
 /// start as well.
 #[test]
 fn exact_in_programs_of_every_kind() {
+    let rounds = scaled(300, 60);
     for (name, size) in [
         ("orders", 200),
         ("orders_static", 200),
@@ -61,13 +65,13 @@ fn exact_in_programs_of_every_kind() {
         ("orders_cpp", 316),
         ("orders_rs", 264),
     ] {
-        let (outcome, report) = run_for_report(&program(name), &[("ROUNDS", "300")]);
+        let (outcome, report) = run_for_report(&program(name), &[("ROUNDS", &rounds.to_string())]);
         assert_eq!(outcome.status, 0, "{name}: {outcome:?}");
         assert_eq!(outcome.stdout.lines().count(), 2, "{name}'s own two lines: {outcome:?}");
         let target = report.targets().next().expect("a target");
         assert_eq!(
             target.outstanding_in("leak_orders"),
-            (300, 300 * size),
+            (rounds, rounds * size),
             "{name}: {:#}",
             target.0
         );

@@ -5,6 +5,8 @@
  * and what it has leaked so far. At the end of stdin, or at SIGTERM, it gives
  * back all but the leak, prints that line once more and exits with 0.
  * ROUNDS=n in the environment: exit after n rounds, without looking at stdin.
+ * LEAKD_TEST_SCALE in the environment: the machine is emulated, and a round under
+ * trace takes it some milliseconds, so they come less often.
  *
  * Nothing here allocates: a stdio buffer would be one block too many.
  */
@@ -22,6 +24,7 @@
 #define ALONE __attribute__((noinline, noclone, unused))
 
 static unsigned long rounds, round_limit;
+static int pause_ms = 1;
 static unsigned long leaked_blocks, leaked_bytes;
 static volatile sig_atomic_t terminated;
 
@@ -60,6 +63,8 @@ ALONE static void ready(void)
 	const char *limit = getenv("ROUNDS");
 	if (limit)
 		round_limit = strtoul(limit, NULL, 10);
+	if (getenv("LEAKD_TEST_SCALE"))
+		pause_ms = 20;
 	signal(SIGTERM, on_terminate);
 	say("ready %d\n", (int)getpid());
 }
@@ -102,7 +107,7 @@ ALONE static int next_round(void)
 	if (terminated)
 		return 0;
 	struct pollfd input = {.fd = 0, .events = POLLIN, .revents = 0};
-	if (poll(&input, 1, 1) > 0) {
+	if (poll(&input, 1, pause_ms) > 0) {
 		int lines = read_lines();
 		if (lines < 0)
 			return 0;

@@ -65,6 +65,9 @@ fn main() {
     }
     let mut names = HashMap::new();
     let mut rounds = 0;
+    // As common.h has it.
+    let emulated = std::env::var_os("LEAKD_TEST_SCALE").is_some();
+    let pause = std::time::Duration::from_millis(if emulated { 20 } else { 1 });
     say(&format!("ready {}\n", std::process::id()));
     while limit.is_none_or(|limit| rounds < limit) {
         honest_round(rounds, &mut names, &worker);
@@ -74,7 +77,7 @@ fn main() {
             Ok(()) => say(&truth(rounds)),
             Err(mpsc::TryRecvError::Disconnected) => break,
             Err(mpsc::TryRecvError::Empty) if limit.is_none() => {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(pause);
             }
             Err(mpsc::TryRecvError::Empty) => {}
         }

@@ -18,6 +18,12 @@ fn scale() -> u64 {
     })
 }
 
+/// Whether the machine is emulated.
+#[allow(dead_code, reason = "only one of the test programs needs it")]
+pub fn is_emulated() -> bool {
+    scale() > 1
+}
+
 /// So many of `count`, but at least `least`.
 ///
 /// # Panics

@@ -66,7 +66,7 @@ pub struct TestProgram {
 pub fn run(arguments: &[String]) -> Result<()> {
     toolchain::ensure()?;
     install_programs()?;
-    let programs = having_tests(programs()?, arguments)?;
+    let programs = having_tests(programs(&[])?, arguments)?;
     let (as_root, plain): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.needs_root);
 
@@ -141,11 +141,13 @@ pub fn give_back() -> Result<()> {
     process::run(process::as_root("chown", &[], reason)?.args(["-R", &user]).arg(left))
 }
 
-/// Builds the test programs of the default members and asks cargo where they
-/// are: root, who runs some of them, may have no cargo.
-pub fn programs() -> Result<Vec<TestProgram>> {
+/// Builds the test programs of the default members, or those that the options
+/// choose, and asks cargo where they are: root, who runs some of them, may have
+/// no cargo.
+pub fn programs(options: &[&str]) -> Result<Vec<TestProgram>> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
+    cargo.args(options);
     let messages = process::output(cargo.stdout(Stdio::piped()))?;
     let mut programs = Vec::new();
     for line in messages.lines() {

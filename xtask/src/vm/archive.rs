@@ -187,7 +187,7 @@ impl Archive {
 
     /// A directory in which something for the cache is made.
     pub fn staging(&self) -> Result<Temporary> {
-        let fresh = Temporary(self.cache.join(format!("download-{}", std::process::id())));
+        let fresh = Temporary(self.cache.join(directory("download", "packages")));
         fs::create_dir_all(&fresh.0)?;
         Ok(fresh)
     }
@@ -221,13 +221,19 @@ pub fn publish(fresh: &Path, place: &Path, is_there: impl FnOnce() -> bool) -> R
     }
 }
 
+/// The name of a directory that [`clean`] removes if this process does not: for
+/// what, and for whom.
+pub fn directory(what: &str, name: &str) -> String {
+    format!("{what}-{}-{name}", std::process::id())
+}
+
 /// Removes what runs left that were ended by kill -9: directories named for
 /// processes that there are no more.
 pub fn clean() -> Result<()> {
     for entry in fs::read_dir(cache()?).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix("run-").or_else(|| name.strip_prefix("download-"));
-        let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
+        let pid = pid.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             drop(Temporary(entry.path()));
         }

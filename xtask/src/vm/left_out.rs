@@ -18,6 +18,17 @@ pub struct LeftOut {
 /// nothing new; under the witness they are among the slowest.
 const NO_LEAKD: &str = "no leakd in it, only the programs under test; run on the host";
 
+const fn same_probes(test: &'static str) -> LeftOut {
+    let reason = "probed as others are: run_command::exact_in_programs_of_every_kind and \
+                  allocators::jemalloc are run";
+    LeftOut { kernels: &[], test, reason }
+}
+
+const fn own_core(test: &'static str) -> LeftOut {
+    let reason = "how the daemon goes about clocks, disks, names and requests; run on the host";
+    LeftOut { kernels: &[], test, reason }
+}
+
 const fn too_long(test: &'static str) -> LeftOut {
     let reason = "passes, but takes up to a minute; nginx, perl and sqlite3 are run";
     LeftOut { kernels: &[], test, reason }
@@ -68,19 +79,38 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 39] = [
+pub const LEFT_OUT: [LeftOut; 58] = [
+    same_probes("allocators::mimalloc"),
+    same_probes("allocators::tcmalloc"),
+    same_probes("allocators::tcmalloc_operator_new"),
+    same_probes("languages::c_without_debug_information"),
+    same_probes("languages::musl_shared"),
+    same_probes("languages::musl_static"),
+    same_probes("languages::rust_box"),
+    same_probes("languages::static_glibc"),
+    same_probes("languages::static_pie_glibc"),
+    own_core("daemon::faults::names_with_escape_sequences"),
+    own_core("daemon::faults::status_waits_for_nothing"),
+    own_core("daemon::faults::the_clock_jumps"),
+    own_core("daemon::faults::the_disk_is_full"),
+    own_files("bad_input::stripped_static_program"),
+    own_files("doctor::files_without_a_table"),
+    own_files("doctor::library_without_unwind_information"),
     own_files("bad_input::control_characters_in_names"),
     own_files("bad_input::corrupt_dynamic_program"),
     own_files("bad_input::corrupt_static_program"),
+    own_files("bad_input::rubbish_mapped_as_code"),
     own_manners("bad_input::wrong_specifications"),
     no_tracing("daemon::clients::a_gigabyte"),
     no_tracing("daemon::clients::leakctl_asks_the_daemon"),
     no_tracing("daemon::clients::rubbish"),
     no_tracing("daemon::clients::slow_and_many_clients"),
     no_tracing("daemon::clients::strangers_are_kept_out"),
+    no_tracing("daemon::faults::half_a_message"),
     no_tracing("daemon::lifecycle::a_second_daemon_is_refused"),
     no_tracing("daemon::lifecycle::sigterm_ends_cleanly"),
     no_tracing("daemon::lifecycle::wrong_configuration"),
+    by_budget("daemon::patterns::leaks_and_no_others"),
     by_budget("daemon::traces::a_leak_is_found_by_itself"),
     by_budget("daemon::traces::counts_exactly"),
     by_budget("daemon::traces::the_budget_holds"),

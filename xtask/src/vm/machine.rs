@@ -21,13 +21,15 @@ const MEMORY: u32 = 3072;
 
 /// For the kernel, with reasons: output from the first line on; a panic ends
 /// the machine; nothing is measured, so nothing is to cost time; tests change
-/// the code of their own programs through /proc/PID/mem; the kernel itself
-/// remembers who allocates from two caches, which leakd is compared with; nobody
-/// waits for RCU longer than it takes.
+/// the code of their own programs through /proc/PID/mem; nobody waits for RCU
+/// longer than it takes.
 const PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off \
                           random.trust_cpu=on tsc=reliable no_timer_check \
-                          proc_mem.force_override=always slub_debug=U,kmalloc-*1k,leaky_cache \
-                          rcupdate.rcu_expedited=1";
+                          proc_mem.force_override=always rcupdate.rcu_expedited=1";
+
+/// The kernel itself remembers who allocates from two caches, which leakd is
+/// compared with. That makes it slow: the verifier uses one of them.
+const WITNESS: &str = "slub_debug=U,kmalloc-*1k,leaky_cache";
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -71,11 +73,16 @@ impl Accelerator {
     /// For the kernel, beside [`PARAMETERS`]. Emulated, the time-stamp counter is
     /// the host's, but the kernel measures it by a timer that a busy host lets
     /// wait: time went 48 times too fast once.
-    fn parameters(self) -> String {
-        match (self, time_stamp_khz()) {
-            (Self::Emulation, Some(khz)) => format!("{PARAMETERS} tsc_early_khz={khz}"),
-            _ => PARAMETERS.to_owned(),
+    fn parameters(self, with_witness: bool) -> String {
+        let mut parameters = PARAMETERS.to_owned();
+        if let (Self::Emulation, Some(khz)) = (self, time_stamp_khz()) {
+            parameters.push_str(&format!(" tsc_early_khz={khz}"));
         }
+        if with_witness {
+            parameters.push(' ');
+            parameters.push_str(WITNESS);
+        }
+        parameters
     }
 
     fn arguments(self) -> [&'static str; 4] {
@@ -127,16 +134,28 @@ pub fn require_qemu() -> Result<()> {
     Ok(())
 }
 
-/// Boots the kernel and runs `script` in the host's files, as root, by sh.
-/// What it prints is printed here.
-pub fn run(
-    image: &Image,
-    script: &str,
-    accelerator: Accelerator,
-    limit: Duration,
-) -> Result<Outcome> {
-    let name = format!("run-{}", std::process::id());
-    let directory = Temporary(archive::cache()?.join(name));
+/// What is to run on a kernel.
+#[derive(Debug)]
+pub struct Job {
+    /// What it is called: in front of its lines, if they are labelled.
+    pub name: String,
+    /// The kernel.
+    pub image: Image,
+    /// The kernel remembers who allocates from the caches of the tests' module.
+    pub with_witness: bool,
+    /// A script for sh, run as root.
+    pub script: String,
+    /// For how long it may take.
+    pub limit: Duration,
+    /// Its lines are printed behind its name.
+    pub labelled: bool,
+}
+
+/// Boots the kernel and runs the script in the host's files. What it prints is
+/// printed here.
+pub fn run(job: &Job, accelerator: Accelerator) -> Result<Outcome> {
+    let Job { name, image, script, .. } = job;
+    let directory = Temporary(archive::cache()?.join(archive::directory("run", name)));
     let directory = &directory.0;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot write to {}", directory.display()))?;
@@ -148,7 +167,7 @@ pub fn run(
     qemu.args(accelerator.arguments()).args(["-smp", PROCESSORS, "-m", &MEMORY.to_string()]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);
-    qemu.args(["-append", &accelerator.parameters()]);
+    qemu.args(["-append", &accelerator.parameters(job.with_witness)]);
     // The memory is shared with the server of the files.
     qemu.args(["-object", &format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on")]);
     qemu.args(["-numa", "node,memdev=memory", "-chardev"]);
@@ -162,9 +181,11 @@ pub fn run(
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 
     let mut machine = Machine(end_with_us(&mut qemu).spawn().context("cannot start qemu")?);
-    let output = machine.0.stdout.take().map(|output| relay(output, io::stdout()));
+    let label = if job.labelled { format!("{name}: ") } else { String::new() };
+    let output =
+        machine.0.stdout.take().map(|output| relay(output, Labelled::new(io::stdout(), label)));
     let errors = machine.0.stderr.take().map(|errors| relay(errors, io::sink()));
-    let ended = machine.wait(limit)?;
+    let ended = machine.wait(job.limit)?;
     drop(machine);
     let said = [output, errors].map(|thread| thread.and_then(|thread| thread.join().ok()));
     match ended {
@@ -241,6 +262,51 @@ fn relay(
     })
 }
 
+/// Writes whole lines, each behind a label; without one, what comes as it comes.
+#[derive(Debug)]
+struct Labelled<To: Write> {
+    to: To,
+    label: String,
+    line: Vec<u8>,
+}
+
+impl<To: Write> Labelled<To> {
+    fn new(to: To, label: String) -> Self {
+        Self { to, label, line: Vec::new() }
+    }
+}
+
+impl<To: Write> Write for Labelled<To> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.label.is_empty() {
+            return self.to.write(bytes);
+        }
+        let mut whole = Vec::new();
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                whole.extend_from_slice(self.label.as_bytes());
+                whole.append(&mut self.line);
+            }
+        }
+        // At once, since other machines write there, too.
+        self.to.write_all(&whole)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<To: Write> Drop for Labelled<To> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            let _ = self.write(b"\n");
+        }
+    }
+}
+
 /// A path in an option of qemu's, where commas separate.
 fn comma(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
@@ -277,6 +343,18 @@ mod tests {
         let measure = || time_stamp_khz().expect("there is a counter");
         let (one, other) = (measure(), measure());
         assert!(one.abs_diff(other) < one / 1000, "{one} and {other}");
+    }
+
+    /// Check that lines are labelled as a whole, also the last one without an end.
+    #[test]
+    fn labels_lines() {
+        let mut to = Vec::new();
+        let mut labelled = Labelled::new(&mut to, "6.1: ".into());
+        for piece in ["a", "b\nc\n", "", "d"] {
+            labelled.write_all(piece.as_bytes()).expect("memory");
+        }
+        drop(labelled);
+        assert_eq!(to, b"6.1: ab\n6.1: c\n6.1: d\n");
     }
 
     /// Check that a command's status is told from a machine that broke, and

@@ -27,16 +27,19 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::process::say;
 use crate::toolchain;
+use archive::Image;
 use initramfs::quote;
-use machine::{Accelerator, Outcome};
-use suite::Suite;
+use machine::{Accelerator, Job, Outcome};
+use suite::{PARTS, Suite};
 
 /// Debian packages that it takes.
 const PACKAGES: [&str; 5] = ["busybox-static", "cpio", "qemu-system-x86", "util-linux", "xz-utils"];
@@ -45,6 +48,10 @@ const PACKAGES: [&str; 5] = ["busybox-static", "cpio", "qemu-system-x86", "util-
 const TIMED_OUT: u8 = 124;
 const LOST: u8 = 125;
 const INTERRUPTED: u8 = 130;
+
+/// Machines in which tests run side by side. Those that trace the kernel run one
+/// at a time and leave room for others; one machine alone waits now and then.
+const AT_ONCE: usize = 2;
 
 /// Runs a command, or the tests if there is none, on each of the kernels;
 /// returns the first status that is not 0. `with_module`: the command gets the
@@ -71,43 +78,87 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
     say!("virtual machines run by {with}: {why}");
     end_on_signals()?;
 
-    let mut first = 0;
-    for (name, image) in images {
-        say!("kernel {name}: booting Linux {}", image.release);
-        let mut script = match &suite {
-            Some(suite) => suite.script(name),
-            None => script(command)?,
-        };
-        if with_module {
-            let module = quote(&module::build(&image)?.to_string_lossy());
-            script.insert_str(0, &format!("export {}={module}\n", module::VARIABLE));
+    // A command of the user's runs on one kernel after the other: it may print
+    // anything. Lines of tests can be told apart.
+    let at_once = if suite.is_some() { AT_ONCE } else { 1 };
+    let labelled = at_once > 1;
+    let job = |name: String, image: &Image, with_witness, script: String| -> Result<Job> {
+        let mut variable = String::new();
+        if with_witness {
+            let module = quote(&module::build(image)?.to_string_lossy());
+            variable = format!("export {}={module}\n", module::VARIABLE);
         }
-        let begin = Instant::now();
-        let outcome = machine::run(&image, &script, accelerator, limit)?;
-        let seconds = begin.elapsed().as_secs();
-        let status = match outcome {
-            Outcome::Ended(status) => {
-                say!("kernel {name}: exit status {status}, after {seconds} s");
-                status
+        let (image, script) = (image.clone(), variable + &script);
+        Ok(Job { name, image, with_witness, script, limit, labelled })
+    };
+    let mut jobs = Vec::new();
+    match &suite {
+        Some(suite) => {
+            for part in &PARTS {
+                for (kernel, image) in &images {
+                    let name = format!("{kernel}{}", part.suffix);
+                    jobs.push(job(name, image, part.of_kernel, suite.script(kernel, part))?);
+                }
             }
-            Outcome::TimedOut => {
-                say!("kernel {name}: not done after {} s, ended", limit.as_secs());
-                TIMED_OUT
+        }
+        None => {
+            for (kernel, image) in &images {
+                jobs.push(job((*kernel).to_owned(), image, with_module, script(command)?)?);
             }
-            Outcome::Lost(why) => {
-                say!("kernel {name}: no result after {seconds} s: {why}");
-                LOST
-            }
-            Outcome::Interrupted => {
-                say!("kernel {name}: interrupted");
-                return Ok(INTERRUPTED);
-            }
-        };
-        if first == 0 {
-            first = status;
         }
     }
-    Ok(first)
+    let queue = Mutex::new(jobs.iter().enumerate());
+    let statuses = Mutex::new(vec![0; jobs.len()]);
+    let work = || -> Result<()> {
+        while let Some((index, job)) = next(&queue) {
+            lock(&statuses)[index] = finish(job, accelerator)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(anyhow!("a machine's thread panicked")))
+        })
+    })?;
+    let statuses = lock(&statuses);
+    Ok(statuses.iter().copied().find(|status| *status != 0).unwrap_or(0))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The next one, unless a signal asks for the end.
+fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    if interrupted() { None } else { lock(queue).next() }
+}
+
+/// Runs a job and says what became of it; gives its exit status.
+fn finish(job: &Job, accelerator: Accelerator) -> Result<u8> {
+    let name = &job.name;
+    say!("kernel {name}: booting Linux {}", job.image.release);
+    let begin = Instant::now();
+    let outcome = machine::run(job, accelerator)?;
+    let seconds = begin.elapsed().as_secs();
+    Ok(match outcome {
+        Outcome::Ended(status) => {
+            say!("kernel {name}: exit status {status}, after {seconds} s");
+            status
+        }
+        Outcome::TimedOut => {
+            say!("kernel {name}: not done after {seconds} s, ended");
+            TIMED_OUT
+        }
+        Outcome::Lost(why) => {
+            say!("kernel {name}: no result after {seconds} s: {why}");
+            LOST
+        }
+        Outcome::Interrupted => {
+            say!("kernel {name}: interrupted");
+            INTERRUPTED
+        }
+    })
 }
 
 /// The user's command as a script: one word is a script already.

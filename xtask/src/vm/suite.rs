@@ -11,13 +11,48 @@ use crate::command::test::{self, TestProgram};
 use crate::process::{self, say};
 use crate::toolchain;
 
-/// The test programs: those that trace processes, and the kernel.
-const PROGRAMS: [&str; 4] =
-    ["leakd/test/end_to_end", KERNEL, "leakd/test/ledger", "leakd/test/stacks"];
+/// Tests that have a machine of their own.
+#[derive(Debug)]
+pub struct Part {
+    /// Behind the kernel's name.
+    pub suffix: &'static str,
+    /// The test programs.
+    programs: &'static [&'static str],
+    /// The tests of theirs, by program and name.
+    chosen: fn(&str, &str) -> bool,
+    /// They trace the kernel, which costs whatever runs beside them, and so run one
+    /// at a time. Those that load a module are `#[ignore]`d, as they run nowhere else.
+    pub of_kernel: bool,
+}
 
-/// The one whose tests are run nowhere else, as they load a kernel module, and
-/// one at a time.
-const KERNEL: &str = "leakd/test/kernel";
+/// The tests: those that trace processes, and those that trace the kernel. The
+/// longest first.
+pub const PARTS: [Part; 2] = [
+    Part {
+        suffix: "",
+        programs: &["end_to_end", "ledger", "stacks"],
+        chosen: |program, test| !is_of_kernel(program, test),
+        of_kernel: false,
+    },
+    Part {
+        suffix: "-kernel",
+        programs: &["end_to_end", "kernel"],
+        chosen: is_of_kernel,
+        of_kernel: true,
+    },
+];
+
+/// Whether a test traces the kernel.
+fn is_of_kernel(program: &str, test: &str) -> bool {
+    match program {
+        "kernel" => !test.ends_with(COMPILES),
+        _ => test.starts_with("kernel::"),
+    }
+}
+
+/// How cargo builds them: optimized, since each instruction costs fifty times
+/// what it does elsewhere.
+const PROFILE: &str = "vm";
 
 /// Stacks among which the tests look for torn ones; on the host a million.
 const STACKS: &str = "20000";
@@ -25,9 +60,8 @@ const STACKS: &str = "20000";
 /// By how much the tests repeat themselves less often (leakd/tests/support).
 const SCALE: &str = "50";
 
-/// Tests at once. Starting a trace is mostly the work of one thread, and almost
-/// half of its time is waiting.
-const THREADS: &str = "4";
+/// Tests at once in a machine: starting a trace is mostly the work of one thread.
+const THREADS: &str = "3";
 
 /// Where leakd keeps unwind tables: empty there, since a look at each of the
 /// host's takes a request to the server of the files.
@@ -39,7 +73,8 @@ const COMPILES: &str = "compiles_programs";
 /// The test programs, built, and what they run, compiled.
 #[derive(Debug)]
 pub struct Suite {
-    programs: Vec<TestProgram>,
+    /// With the names of their tests.
+    programs: Vec<(TestProgram, Vec<String>)>,
     path: String,
 }
 
@@ -48,29 +83,43 @@ impl Suite {
     pub fn prepare() -> Result<Self> {
         toolchain::ensure()?;
         test::install_programs()?;
-        let mut programs = test::programs()?;
-        programs.retain(|program| PROGRAMS.contains(&program.name.as_str()));
+        let mut options = vec!["--profile", PROFILE, "--package", "leakd"];
+        let names: BTreeSet<&str> = PARTS.iter().flat_map(|part| part.programs).copied().collect();
+        options.extend(names.iter().flat_map(|name| ["--test", name]));
+        let mut built = test::programs(&options)?;
+        // Last: it leaves the kernel locked down.
+        built.sort_by_key(|program| program.name == "kernel");
+        if built.len() != names.len() {
+            bail!("cargo built other test programs than {names:?}");
+        }
         let path = test::path_with_rustc()?.to_string_lossy().into_owned();
-        let mut known = BTreeSet::new();
-        for program in &programs {
+        let mut programs = Vec::new();
+        for program in built {
             let mut list = Command::new(&program.path);
             let list = process::output(list.args(["--list", "--format", "terse"]))?;
-            known.extend(
-                list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned),
-            );
+            let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
+            let tests: Vec<String> = tests.map(str::to_owned).collect();
 
             let variables =
                 [("CARGO_MANIFEST_DIR", program.directory.as_os_str()), ("PATH", path.as_ref())];
             let reason = "compile what the tests run";
             let mut compile = process::as_root(&program.path, &variables, reason)?;
             process::run(compile.args(["--quiet", COMPILES]).current_dir(&program.directory))?;
+            programs.push((program, tests));
         }
         test::give_back()?;
-        if programs.len() != PROGRAMS.len() {
-            bail!("cargo built other test programs than {}", PROGRAMS.join(", "));
-        }
-        if let Some(gone) = left_out::LEFT_OUT.iter().find(|one| !known.contains(one.test)) {
+        let is_known =
+            |test: &str| programs.iter().any(|(_, tests)| tests.iter().any(|one| one == test));
+        if let Some(gone) = left_out::LEFT_OUT.iter().find(|one| !is_known(one.test)) {
             bail!("vm/left_out.rs names a test that there is not: {}", gone.test);
+        }
+        for left_out::LeftOut { kernels, test, reason } in left_out::LEFT_OUT {
+            let on = if kernels.is_empty() {
+                String::new()
+            } else {
+                format!(" on {}", kernels.join(", "))
+            };
+            say!("left out{on}: {test}: {reason}");
         }
         say!(
             "tests do things {SCALE} times less often there (LEAKD_TEST_SCALE={SCALE}, LEAKD_STACKS={STACKS})"
@@ -79,30 +128,31 @@ impl Suite {
     }
 
     /// The script that runs them; its status is 1 if any test failed.
-    pub fn script(&self, kernel: &str) -> String {
+    pub fn script(&self, kernel: &str, part: &Part) -> String {
         let mut script = format!(
             "export HOME=/root TERM=dumb RUST_BACKTRACE=0 PATH={}\n\
              export LEAKD_TEST_SCALE={SCALE} LEAKD_TEST_COMPILED=1 LEAKD_STACKS={STACKS}\nstatus=0\n\
              mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} || exit\n",
             quote(&self.path)
         );
-        let mut skipped = String::new();
-        for left_out::LeftOut { test, reason, .. } in left_out::on(kernel) {
-            say!("kernel {kernel}: left out: {test}: {reason}");
-            skipped.push_str(&format!(" --skip {}", quote(test)));
-        }
-        for program in &self.programs {
-            let which = match program.name.as_str() {
-                KERNEL => "--ignored --test-threads=1".to_owned(),
-                _ => format!("--test-threads={THREADS}"),
-            };
+        let left_out: BTreeSet<&str> = left_out::on(kernel).map(|one| one.test).collect();
+        let threads = if part.of_kernel { "1" } else { THREADS };
+        for (program, tests) in &self.programs {
+            let name = program.name.rsplit('/').next().unwrap_or_default();
+            let is_chosen =
+                |test: &&String| (part.chosen)(name, test) && !left_out.contains(test.as_str());
+            let chosen: Vec<_> = tests.iter().filter(is_chosen).map(|test| quote(test)).collect();
+            if chosen.is_empty() || !part.programs.contains(&name) {
+                continue;
+            }
             let directory = quote(&program.directory.to_string_lossy());
             script.push_str(&format!(
                 "cd {directory} || exit\nexport CARGO_MANIFEST_DIR={directory}\n\
                  echo test {name} on Linux $(uname -r)\n\
-                 {path} {which} --exact{skipped} || status=1\n",
+                 {path} --include-ignored --test-threads={threads} --exact {chosen} || status=1\n",
                 name = program.name,
                 path = quote(&program.path.to_string_lossy()),
+                chosen = chosen.join(" "),
             ));
         }
         script.push_str("exit $status\n");

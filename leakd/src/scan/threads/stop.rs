@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::ids;
@@ -120,8 +118,8 @@ fn apart<T: Send>(work: impl FnOnce() -> Result<T, StopError> + Send) -> Result<
 /// A thread that is seized, and stopped from [`Held::wait`] on.
 struct Held {
     pid: Pid,
-    /// The signal that it was about to get.
-    signal: Option<Signal>,
+    /// The number of the signal that it was about to get; 0: none.
+    signal: i32,
 }
 
 impl Held {
@@ -137,7 +135,7 @@ impl Held {
             Err(error) => return Err(error.into()),
         }
         match ptrace::interrupt(pid) {
-            Ok(()) => Ok(Some(Self { pid, signal: None })),
+            Ok(()) => Ok(Some(Self { pid, signal: 0 })),
             Err(Errno::ESRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -146,23 +144,23 @@ impl Held {
     /// Waits until it has stopped; `None`: it has ended.
     fn wait(mut self, patience: Duration) -> Result<Option<Self>, StopError> {
         let begin = Instant::now();
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
         loop {
-            match waitpid(self.pid, Some(flags)) {
-                Ok(WaitStatus::StillAlive) if begin.elapsed() > patience => {
+            match status_now(self.pid) {
+                Ok(None) if begin.elapsed() > patience => {
                     return Err(StopError::WouldNot(self.pid.as_raw().cast_unsigned()));
                 }
-                Ok(WaitStatus::StillAlive) if begin.elapsed() < Duration::from_millis(1) => {
+                Ok(None) if begin.elapsed() < Duration::from_millis(1) => {
                     // It may need this very processor to get to its stop.
                     std::thread::yield_now();
                 }
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(50)),
-                Ok(WaitStatus::Stopped(_, signal)) => {
-                    self.signal = Some(signal);
+                Ok(None) => std::thread::sleep(Duration::from_micros(50)),
+                Ok(Some(status)) if libc::WIFSTOPPED(status) => {
+                    // Above the signal is the event, if it is not about a signal.
+                    let is_event = status >> 16 != 0;
+                    self.signal = if is_event { 0 } else { libc::WSTOPSIG(status) };
                     return Ok(Some(self));
                 }
-                Ok(WaitStatus::PtraceEvent(..)) => return Ok(Some(self)),
-                Ok(_) | Err(Errno::ECHILD) => return Ok(None),
+                Ok(Some(_)) | Err(Errno::ECHILD) => return Ok(None),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -171,9 +169,20 @@ impl Held {
 
     /// Lets it go, with its signal if it was about to get one.
     fn release(self) {
-        // Fails only if it was killed.
-        let _ = ptrace::detach(self.pid, self.signal);
+        let (nothing, signal) = (std::ptr::null_mut::<libc::c_void>(), i64::from(self.signal));
+        // SAFETY: takes two numbers and no address. Fails only if it was killed.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.pid.as_raw(), nothing, signal) };
     }
+}
+
+/// The status of a thread that has stopped or ended, as waitpid(2) gives it; `None`:
+/// neither. nix has no name for real-time signals and refuses such a status.
+fn status_now(pid: Pid) -> nix::Result<Option<i32>> {
+    let mut status = 0;
+    let flags = libc::__WALL | libc::WNOHANG;
+    // SAFETY: the kernel writes one integer to `status`.
+    let result = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, flags) };
+    Ok((Errno::result(result)? != 0).then_some(status))
 }
 
 fn status(id: u32, field: &str) -> Option<String> {

@@ -110,7 +110,8 @@ fn slow_and_many_clients() {
         said.is_ok().then_some(line)
     });
     assert!(refused.contains("\"busy\""), "{refused}");
-    assert!(many.len() <= 64, "{}", many.len());
+    // 64, and the one that is told so.
+    assert!(many.len() <= 65, "{}", many.len());
     drop((many, deaf, half));
     wait_for("room for others", || {
         (daemon.ask(json!({"ask": "status"}))["answer"] == "status").then_some(())

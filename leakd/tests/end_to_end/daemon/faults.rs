@@ -1,6 +1,7 @@
 //! What goes wrong around the daemon.
 
-use super::QUIET;
+use super::{QUIET, QUIET_WITHOUT_LIMIT};
+use crate::host::scaled;
 use crate::support::{
     invocation::leakctl,
     leakd::Leakd,
@@ -25,7 +26,7 @@ fn status_waits_for_nothing() {
     let daemon = Leakd::start(QUIET);
     let directory = tempfile::tempdir().expect("a directory");
     let library = system_library("libstdc++.so.6", "libstdc++6");
-    for number in 0..60 {
+    for number in 0..scaled(60, 10) {
         let copy = directory.path().join(format!("{number}.so"));
         fs::copy(&library, copy).expect("our own directory");
     }
@@ -76,7 +77,7 @@ fn status_waits_for_nothing() {
 #[test]
 fn the_clock_jumps() {
     let directory = tempfile::tempdir().expect("a directory");
-    let daemon = Leakd::start_as(directory, QUIET, |mut command| {
+    let daemon = Leakd::start_as(directory, QUIET_WITHOUT_LIMIT, |mut command| {
         command.env("LD_PRELOAD", program("jump.so"));
         command
     });
@@ -254,7 +255,8 @@ fn all_that_come_and_go() {
     };
     let traced = || daemon.ask(json!({"ask": "status"}))["tracing"]["targets"].as_u64();
     let mut seen = Vec::new();
-    for _ in 0..15 {
+    let rounds = scaled(15, 6) as usize;
+    for _ in 0..rounds {
         let mut targets: Vec<Process> =
             (0..4).map(|_| Process::start_ready(Command::new(&name))).collect();
         wait_for("three traces", || (traced() == Some(3)).then_some(()));
@@ -268,7 +270,7 @@ fn all_that_come_and_go() {
         seen.push((descriptors(""), descriptors("bpf_link"), resident >> 20));
     }
     eprintln!("descriptors, links, MiB after each round: {seen:?}");
-    let (early, late) = (&seen[2..7], &seen[10..]);
+    let (early, late) = (&seen[rounds / 6..rounds / 2], &seen[rounds * 2 / 3..]);
     let most = |part: &[(usize, usize, u64)], of: fn(&(usize, usize, u64)) -> u64| {
         part.iter().map(of).max().expect("rounds")
     };

@@ -10,3 +10,7 @@ mod traces;
 /// Traces nothing by itself.
 const QUIET: &str =
     "mode = 'off'\nlog_level = 'debug'\n[watch]\ninterval = '500ms'\nstartup = '0s'";
+
+/// The same, with a budget that is never used up, however slow the machine is.
+const QUIET_WITHOUT_LIMIT: &str = "mode = 'off'\nlog_level = 'debug'\n[watch]\ninterval = '500ms'\nstartup = '0s'\n\
+     [budget]\ntarget_percent = 100\nmachine_percent = 100";

@@ -1,6 +1,6 @@
 //! What the daemon traces by itself, and what that may cost.
 
-use super::QUIET;
+use super::{QUIET, QUIET_WITHOUT_LIMIT};
 use crate::support::{
     leakd::Leakd,
     probes::{assert_nothing_left, probes_present},
@@ -15,8 +15,7 @@ use std::process::Command;
 /// Check that what is counted through the daemon is what the program says.
 #[test]
 fn counts_exactly() {
-    let daemon =
-        Leakd::start(&format!("{QUIET}\n[budget]\ntarget_percent = 100\nmachine_percent = 100"));
+    let daemon = Leakd::start(QUIET_WITHOUT_LIMIT);
     let mut target = Process::start_ready(Command::new(program("orders")));
     daemon.attach(target.pid());
     let before = target.truth();
@@ -165,7 +164,7 @@ fn named_targets() {
 /// other one that has the pid by now.
 #[test]
 fn a_reused_pid_is_left_alone() {
-    let daemon = Leakd::start(QUIET);
+    let daemon = Leakd::start(QUIET_WITHOUT_LIMIT);
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let pid = target.pid();
     let start_time = daemon.wait_watched(pid)["start_time"].as_u64().expect("a number");

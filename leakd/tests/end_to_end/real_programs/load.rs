@@ -1,6 +1,9 @@
 //! Requests to a server, from threads of the test.
 
-use crate::support::{PATIENCE, wait_for};
+use crate::{
+    host::stretched,
+    support::{PATIENCE, wait_for},
+};
 use std::{
     process::ChildStdin,
     sync::{
@@ -38,8 +41,8 @@ impl Load {
                     while !stopping.load(Relaxed) {
                         request(requests.fetch_add(1, Relaxed));
                         // A server at a thousand requests a second, not one
-                        // at its limit.
-                        std::thread::sleep(Duration::from_millis(1));
+                        // at its limit; fewer where that is the limit.
+                        std::thread::sleep(Duration::from_millis(stretched(1).min(10)));
                     }
                 })
             })

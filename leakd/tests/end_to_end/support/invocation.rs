@@ -1,6 +1,7 @@
 //! `leakctl`, started by a test.
 
 use super::{process::Process, report::Report, wait_for};
+use crate::host::is_emulated;
 use nix::sys::signal::Signal;
 use std::{ffi::OsStr, os::unix::process::ExitStatusExt, process::Command};
 
@@ -49,6 +50,11 @@ impl Leakctl {
     pub fn attach(pid: i32, arguments: &[&str]) -> Self {
         let pid = pid.to_string();
         let mut all = vec!["attach", &pid, "--json", "--for", "1h"];
+        if is_emulated() {
+            // The kernel needs a tenth of all its time to make and to read larger
+            // tables there.
+            all.extend(["--max-blocks", "262144"]);
+        }
         all.extend(arguments);
         let mut leakctl = Self::start(all);
         leakctl.wait_attached();

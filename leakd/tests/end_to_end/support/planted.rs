@@ -1,6 +1,8 @@
 //! The usual scene: a program that leaks at a known rate in a known function,
 //! `leakctl attach` for a while, and a comparison.
 
+use crate::host::scaled;
+
 use super::{
     invocation::Leakctl,
     probes::assert_nothing_left,
@@ -10,7 +12,9 @@ use super::{
 use std::{process::Command, time::Duration};
 
 /// Blocks that must have been leaked under the eyes of leakctl.
-const ENOUGH: u64 = 300;
+pub fn enough() -> u64 {
+    scaled(300, 60)
+}
 
 /// What `--min-age` is set to: honest blocks live for a small part of it.
 const MIN_AGE: &str = "1s";
@@ -38,7 +42,7 @@ pub fn watch(command: Command, arguments: &[&str]) -> Found {
     all.extend(arguments);
     let leakctl = Leakctl::attach(pid, &all);
     let attached = program.truth();
-    program.wait_until_leaked(attached.blocks + ENOUGH);
+    program.wait_until_leaked(attached.blocks + enough());
     // For these to become older than MIN_AGE.
     std::thread::sleep(Duration::from_millis(1500));
     let report = leakctl.interrupt();
@@ -61,8 +65,9 @@ impl Found {
         let (blocks, bytes) = site.outstanding();
         let most = self.after.blocks - self.before.blocks;
         assert!(
-            (ENOUGH..=most).contains(&blocks),
-            "{blocks} blocks are reported of {ENOUGH} to {most}: {}",
+            (enough()..=most).contains(&blocks),
+            "{blocks} blocks are reported of {} to {most}: {}",
+            enough(),
             site.0
         );
         assert_eq!(bytes, blocks * size, "each block has {size} bytes: {}", site.0);
