@@ -53,6 +53,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l no-daemon -d 
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l json -d 'Write one JSON document instead of text'
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l all-frames -d 'Show every frame of each stack'
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l follow-forks -d 'Trace the processes that they make, too'
+complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -l check-frees -d 'Look for blocks that are freed twice, and with `run` for frees of what was never allocated. The stack of each free is walked, too: it costs as much as that of each allocation'
 complete -c leakctl -n "__fish_leakctl_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l top -d 'Show at most this many call sites of each process' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l output -d 'Write the report to this file' -r -F
@@ -64,6 +65,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l error-exitcode -
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l json -d 'Write one JSON document instead of text'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l all-frames -d 'Show every frame of each stack'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l follow-forks -d 'Trace the processes that they make, too'
+complete -c leakctl -n "__fish_leakctl_using_subcommand run" -l check-frees -d 'Look for blocks that are freed twice, and with `run` for frees of what was never allocated. The stack of each free is walked, too: it costs as much as that of each allocation'
 complete -c leakctl -n "__fish_leakctl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l for -d 'Record its allocations for so long first, e.g. 30s, 5m; only these are judged. [default: 30s; 0 where the daemon has it under trace already]' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand scan" -l max-pause -d 'With --stop: let it go on after so long in any case, without a result' -r
@@ -90,8 +92,10 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l min-bytes -d 
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l max-bytes -d 'Only blocks that take at most so many bytes' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l min-age -d 'Blocks younger than this rank no call site: they may be in use. [default: a third of --for, 20s at most]' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l max-blocks -d 'Outstanding blocks to keep track of; their table takes 100 bytes of kernel memory each, from the start' -r
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l socket -d 'The daemon\'s socket' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l top -d 'Show at most this many call sites of each process' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l output -d 'Write the report to this file' -r -F
+complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l no-daemon -d 'Trace from here, even where a daemon runs'
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l json -d 'Write one JSON document instead of text'
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -l all-frames -d 'Show every frame of each stack'
 complete -c leakctl -n "__fish_leakctl_using_subcommand kernel" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -119,6 +123,7 @@ complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l min-age -d 'B
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l top -d 'Show at most this many call sites of each process' -r
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l output -d 'Write the report to this file' -r -F
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l socket -d 'The daemon\'s socket' -r -F
+complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l kernel -d 'Of the kernel\'s own memory'
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l all -d 'Of all that are or were under trace'
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l json -d 'Write one JSON document instead of text'
 complete -c leakctl -n "__fish_leakctl_using_subcommand report" -l all-frames -d 'Show every frame of each stack'
