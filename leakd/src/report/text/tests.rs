@@ -60,6 +60,10 @@ fn verdicts() {
         let last = if site.key == 1 { span / 6 } else { span };
         let births = (0..held).map(|block| last / held * block);
         let ages = site.ages.as_mut().unwrap();
+        // What has no old blocks is traffic.
+        if ages.aged_blocks == 0 {
+            continue;
+        }
         ages.births = crate::verdict::births::Births::of(births, 0, span);
     }
     let text = show(target);
