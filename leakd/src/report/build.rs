@@ -112,15 +112,15 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
 }
 
 /// Without what the allocator's own file frees: glibc, at a thread's end, the thread's
-/// cache, which no call of malloc has made.
+/// cache, which no call of malloc has made. It may lie where a block was freed before,
+/// and so look as if it were freed twice.
 fn bad_frees(found: Vec<BadFreeSnapshot>, probes: &[Probe]) -> Vec<BadFree> {
     let by_itself = |site: &SiteSnapshot| {
         let caller = site.frames.first().and_then(|frames| frames.first());
         let module = caller.and_then(|frame| frame.module.as_deref());
         module.is_some_and(|module| probes.iter().any(|probe| probe.module == module))
     };
-    let told = found.into_iter().filter(|one| one.freed_at.is_some() || !by_itself(&one.site));
-    told.map(BadFree::new).collect()
+    found.into_iter().filter(|one| !by_itself(&one.site)).map(BadFree::new).collect()
 }
 
 fn coverage(target: &TargetSnapshot) -> Coverage {
