@@ -125,8 +125,8 @@ impl Engine {
             let weights = sampling::weights(sampling.bytes);
             self.ledger.set_sampling(slot, Some(&weights)).map_err(system("sampling"))?;
         }
-        if let Some(target) = self.targets.get(&slot) {
-            let checks = target.free_checks;
+        let checks = self.targets.get(&slot).map_or(FreeChecks::Off, Target::free_checks);
+        if checks != FreeChecks::Off {
             self.ledger.set_free_checks(slot, checks).map_err(system("checks of frees"))?;
         }
         self.refresh_waiting(slot)?;

@@ -3,22 +3,27 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use leakd_common::bad_free::{BadFree, BadFreeKey, FreeChecks};
+use leakd_common::bad_free::{BadFree, BadFreeKey, FreeChecks, FreedKey};
 
 use super::target::{SeenFrom, Target};
 use super::{Engine, plain, snapshot};
 use crate::bpf::object::{BpfObject, ObjectError};
-use crate::bpf::sys;
 
-/// Where frees are looked at: the programs' table of those that were wrong.
+/// Where frees are looked at: the programs' tables.
 #[derive(Debug)]
 pub struct BadFrees {
-    map: OwnedFd,
+    /// Those that were wrong.
+    found: OwnedFd,
+    /// The last ones that were right.
+    recent: OwnedFd,
 }
 
 impl BadFrees {
     pub(super) fn new(object: &BpfObject) -> Result<Self, ObjectError> {
-        Ok(Self { map: object.owned_map("BAD_FREES_FOUND")? })
+        Ok(Self {
+            found: object.owned_map("BAD_FREES_FOUND")?,
+            recent: object.owned_map("RECENT_FREES")?,
+        })
     }
 
     /// What is looked for in a target. That a block was never allocated can only be
@@ -32,7 +37,7 @@ impl BadFrees {
 
     fn each(&self, slot: u16) -> io::Result<Vec<(BadFreeKey, BadFree)>> {
         let mut found = Vec::new();
-        snapshot::for_each(self.map.as_fd(), |key, bad| {
+        snapshot::for_each(self.found.as_fd(), |key, bad| {
             let key: BadFreeKey = plain::read(key);
             if key.slot == u32::from(slot) {
                 found.push((key, plain::read(bad)));
@@ -41,15 +46,18 @@ impl BadFrees {
         Ok(found)
     }
 
-    /// Empties a slot that will be another target's.
+    /// Empties a slot that will be another target's, whose blocks may have the same
+    /// addresses.
     pub(super) fn forget(&self, slot: u16) {
-        let deleted = self.each(slot).and_then(|found| {
-            found.iter().try_for_each(|(key, _)| {
-                sys::map_delete(self.map.as_fd(), plain::bytes_of(key)).map(drop)
-            })
+        let slot = u32::from(slot);
+        let found = snapshot::remove_if(self.found.as_fd(), |key, _| {
+            plain::read::<BadFreeKey>(key).slot == slot
         });
-        if let Err(error) = deleted {
-            tracing::warn!("forgetting the wrong frees of slot {slot}: {error}");
+        let recent = snapshot::remove_if(self.recent.as_fd(), |key, _| {
+            plain::read::<FreedKey>(key).slot == slot
+        });
+        if let Err(error) = found.and(recent) {
+            tracing::warn!("forgetting the frees of slot {slot}: {error}");
         }
     }
 }

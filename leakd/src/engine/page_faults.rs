@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use leakd_common::page_fault::{PageFaultKey, PageFaultSite};
 
 use super::{Engine, EngineError, plain, snapshot};
-use crate::bpf::sys;
 
 impl Engine {
     /// Counts the page faults of all targets from now on. Every page fault of
@@ -34,12 +33,9 @@ impl Engine {
     /// Empties a slot that will be another target's.
     pub(super) fn forget_page_faults(&self, slot: u16) {
         let Some(map) = &self.page_faults else { return };
-        let mut keys = Vec::new();
-        let read = self.each_page_fault_site(slot, |key, _| keys.push(key));
-        let deleted = keys.iter().try_for_each(|key| {
-            sys::map_delete(map.as_fd(), plain::bytes_of(key)).map(|_was_there| ())
-        });
-        if let Err(error) = read.and(deleted) {
+        let is_its =
+            |key: &[u8], _: &[u8]| plain::read::<PageFaultKey>(key).slot == u32::from(slot);
+        if let Err(error) = snapshot::remove_if(map.as_fd(), is_its) {
             tracing::warn!("forgetting the page faults of slot {slot}: {error}");
         }
     }

@@ -79,14 +79,23 @@ pub fn each_block(map: BorrowedFd<'_>) -> io::Result<Vec<crate::scan::index::Blo
 /// Takes the blocks out of the ledger whose site is not among `sites`: those of
 /// the program image before an exec.
 pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Result<u64> {
+    remove_if(map, |_, value| !keep(read::<Block>(value).site))
+}
+
+/// Takes those elements out of a hash map that `doomed` says so of, by key and value;
+/// gives how many.
+pub(crate) fn remove_if(
+    map: BorrowedFd<'_>,
+    doomed: impl Fn(&[u8], &[u8]) -> bool,
+) -> io::Result<u64> {
     let mut gone = Vec::new();
-    for_each(map, |address, value| {
-        if !keep(read::<Block>(value).site) {
-            gone.push(address.to_vec());
+    for_each(map, |key, value| {
+        if doomed(key, value) {
+            gone.push(key.to_vec());
         }
     })?;
-    for address in &gone {
-        sys::map_delete(map.as_fd(), address)?;
+    for key in &gone {
+        sys::map_delete(map.as_fd(), key)?;
     }
     Ok(gone.len() as u64)
 }
