@@ -1,6 +1,7 @@
 //! From what the engine saw to the model of the report.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use leakd_common::event::StackEnd as WalkEnd;
 use leakd_common::site::OVERFLOW_SITE;
@@ -9,10 +10,11 @@ use leakd_common::target::Counter;
 use super::bad_free::BadFree;
 use super::input::{BadFreeSnapshot, SiteAges, SiteSnapshot, Snapshot, TargetSnapshot};
 use super::model::{
-    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Probe, Report, SCHEMA, Site, StackEnd,
-    Stacks, Stopped, Survival, Target, WithoutTable,
+    Coverage, Frame, Heap, Lifetime, Omitted, Outstanding, Report, SCHEMA, Site, StackEnd, Stacks,
+    Stopped, Survival, Target, WithoutTable,
 };
 use super::{rank, time};
+use crate::scan::memory::is_c_library;
 use crate::symbol;
 use crate::verdict::judge::ProcessFacts;
 use crate::verdict::survival::{Curve, Interval};
@@ -102,7 +104,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         outstanding,
         heap,
         memory: target.memory,
-        bad_frees: target.bad_frees.map(|found| bad_frees(found, &target.probes)),
+        bad_frees: target.bad_frees.map(bad_frees),
         probes: target.probes,
         verdict,
         sites,
@@ -111,15 +113,23 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
     }
 }
 
-/// Without what the allocator's own file frees: glibc, at a thread's end, the thread's
-/// cache, which no call of malloc has made. It may lie where a block was freed before,
-/// and so look as if it were freed twice.
-fn bad_frees(found: Vec<BadFreeSnapshot>, probes: &[Probe]) -> Vec<BadFree> {
-    let by_itself = |site: &SiteSnapshot| {
-        let caller = site.frames.first().and_then(|frames| frames.first());
-        let module = caller.and_then(|frame| frame.module.as_deref());
-        module.is_some_and(|module| probes.iter().any(|probe| probe.module == module))
+/// What in glibc frees the cache of a thread that ends (malloc/malloc.c, arena.c).
+const CACHE_FREES: [&str; 3] =
+    ["tcache_thread_shutdown", "__malloc_arena_thread_freeres", "arena_thread_freeres"];
+
+/// Without what the C library frees by itself: at a thread's end, the thread's cache,
+/// which no call of malloc has made. It may lie where a block was freed before, and so
+/// look as if it were freed twice. In the library's own file, these functions may
+/// have no names; a program that it is linked into has them, since malloc was found
+/// there.
+fn bad_frees(found: Vec<BadFreeSnapshot>) -> Vec<BadFree> {
+    let is_of_library = |frame: &symbol::Frame| {
+        let named = |name: &str| CACHE_FREES.contains(&name);
+        let module = frame.module.as_deref().map(Path::new);
+        module.is_some_and(is_c_library) || frame.function.as_deref().is_some_and(named)
     };
+    let by_itself =
+        |site: &SiteSnapshot| site.frames.first().is_some_and(|one| one.iter().any(is_of_library));
     found.into_iter().filter(|one| !by_itself(&one.site)).map(BadFree::new).collect()
 }
 
@@ -147,6 +157,7 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         sampled_bytes: target.sample_bytes,
         sampled_out: get(Counter::SampledOut),
         unknown_frees: get(Counter::UnknownFrees),
+        unchecked_frees: unchecked_frees(target),
         failed: get(Counter::Failed),
         double_frees: get(Counter::DoubleFrees),
         unattributed: get(Counter::SitesFull),
@@ -157,6 +168,13 @@ fn coverage(target: &TargetSnapshot) -> Coverage {
         windows: target.windows,
         table_bytes: target.table_bytes,
     }
+}
+
+/// Frees that were not remembered, and wrong ones that there was no room for.
+fn unchecked_frees(target: &TargetSnapshot) -> u64 {
+    let told = target.bad_frees.iter().flatten().map(|one| one.bad.count).sum();
+    let untold = target.counters.get(Counter::BadFrees).saturating_sub(told);
+    target.counters.get(Counter::LostFrees).saturating_add(untold)
 }
 
 /// Merges sites with equal addresses: an exec or a new epoch gives the same

@@ -125,6 +125,10 @@ pub struct Coverage {
     /// Frees of blocks that were not known: older than the attach, sampled
     /// out, or lost.
     pub unknown_frees: u64,
+    /// Frees that could not be looked at (`--check-frees`): their stack could not be
+    /// read, or the table of what was found was full.
+    #[serde(default)]
+    pub unchecked_frees: u64,
     /// Calls that returned no block.
     pub failed: u64,
     /// Blocks that two threads freed at the same time.

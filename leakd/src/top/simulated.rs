@@ -178,6 +178,7 @@ impl Simulated {
                 sampled_bytes: 0,
                 sampled_out: 0,
                 unknown_frees: 0,
+                unchecked_frees: 0,
                 failed: 0,
                 double_frees: 0,
                 unattributed: 0,

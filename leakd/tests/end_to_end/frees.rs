@@ -38,10 +38,16 @@ fn functions(stack: &Value) -> Vec<&str> {
 }
 
 /// Check that blocks that are freed twice are told of with all three stacks, each
-/// kind once, and counted.
+/// kind once, and counted; also where the C library is part of the program.
 #[test]
 fn freed_twice() {
-    let (outcome, found) = run(&program("frees"), &["twice"], "1");
+    for name in ["frees", "frees_static"] {
+        freed_twice_in(name);
+    }
+}
+
+fn freed_twice_in(name: &str) {
+    let (outcome, found) = run(&program(name), &["twice"], "1");
     assert_eq!(outcome.status, 0, "{outcome:?}");
     // Two places in a loop that free again: one, of one block or the other.
     let counts: Vec<u64> = found.iter().map(|bad| bad["count"].as_u64().unwrap()).collect();
@@ -86,7 +92,15 @@ fn no_block() {
 fn honest_programs() {
     let (outcome, found) = run(&program("frees"), &["honest"], "1");
     assert_eq!((outcome.status, found.len()), (0, 0), "{found:#?}");
-    for name in ["orders", "orders_musl", "orders_static", "orders_cpp", "orders_rs", "threads"] {
+    for name in [
+        "orders",
+        "orders_musl",
+        "orders_static",
+        "orders_cpp",
+        "orders_rs",
+        "threads",
+        "threads_static",
+    ] {
         let (outcome, found) = run(&program(name), &[], "100");
         assert_eq!((outcome.status, found.len()), (0, 0), "{name}: {found:#?}");
     }

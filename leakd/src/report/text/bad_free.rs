@@ -11,6 +11,11 @@ const SHOWN: usize = 5;
 /// Adds what is wrong with a target's frees, if it was looked for it.
 pub fn push(page: &mut Page, target: &Target) {
     let Some(found) = &target.bad_frees else { return };
+    let unchecked = target.coverage.unchecked_frees;
+    if unchecked > 0 {
+        let text = format!("WARNING: {} frees could not be looked at.", count(unchecked));
+        page.paragraph(Role::Warning, "", &text);
+    }
     if found.is_empty() {
         page.line(Role::Good, "Frees: no block was freed twice.");
         return;

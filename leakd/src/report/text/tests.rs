@@ -81,6 +81,10 @@ fn wrong_frees() {
     assert!(none.contains("no block was freed twice"), "{none}");
     let mut unsure = found;
     unsure.counters.counts[Counter::LostNoMemory as usize] = 3;
+    // Of four wrong ones, all were told of; five could not be remembered.
+    unsure.counters.counts[Counter::BadFrees as usize] = 4;
+    unsure.counters.counts[Counter::LostFrees as usize] = 5;
+    assert!(show(unsure.clone()).contains("5 frees could not be looked at"));
     assert!(show(unsure).contains("not every allocation was seen"));
 }
 

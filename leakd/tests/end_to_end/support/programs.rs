@@ -40,6 +40,12 @@ const RECIPES: &[(&str, &str, &str)] = &[
         "plugin_plain.c",
     ),
     ("frees", "cc -O2 -fno-builtin -fno-ipa-icf -fno-optimize-sibling-calls", "frees.c"),
+    (
+        "frees_static",
+        "cc -O2 -static -fno-builtin -fno-ipa-icf -fno-optimize-sibling-calls",
+        "frees.c",
+    ),
+    ("threads_static", "cc -O2 -pthread -static", "threads.c"),
     ("reload", "cc -O2", "reload.c"),
     // The middle frame of one is as large as the next one's two: and 16 bytes,
     // for what the second saves.
