@@ -9,11 +9,10 @@ use tokio::time::{Instant, sleep};
 use super::kernel::{NAMELESS, beside, say};
 use super::kernel_args::KernelArguments;
 use super::show::{Form, show_report, status_of};
+use super::through_daemon::trace_of;
 use crate::client::{Client, ClientError};
 use crate::kernel::hooks;
-use crate::protocol::{
-    Answer, Ask, ErrorCode, KERNEL_PID, KernelAttached, MOST_SITES, Sort, TraceView, Which,
-};
+use crate::protocol::{Answer, Ask, ErrorCode, KERNEL_PID, KernelAttached, MOST_SITES, Which};
 
 /// Between two looks at whether the trace goes on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,10 +21,8 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 /// Has the daemon trace; `None`: there is none, or it cannot do it now.
 pub async fn kernel(arguments: &KernelArguments) -> anyhow::Result<Option<u8>> {
-    let mut client = match Client::connect(&arguments.daemon.socket) {
-        Ok(client) => client,
-        Err(ClientError::NoDaemon(_) | ClientError::NotPermitted(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let Some(mut client) = Client::connect_if_any(&arguments.daemon.socket)? else {
+        return Ok(None);
     };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -60,7 +57,7 @@ pub async fn kernel(arguments: &KernelArguments) -> anyhow::Result<Option<u8>> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         }
-        ended = trace(&mut client)?.filter(|trace| !trace.active);
+        ended = trace_of(&mut client, KERNEL_PID)?.filter(|trace| !trace.active);
     }
     if let Some(error) = ended.and_then(|trace| trace.error) {
         say(&format!("leakd ended the trace: {error}"));
@@ -80,23 +77,6 @@ pub async fn kernel(arguments: &KernelArguments) -> anyhow::Result<Option<u8>> {
     show_report(&report, &arguments.output, Form::Sites)?;
     beside(arguments);
     Ok(Some(status_of(&report)))
-}
-
-/// The daemon's trace of the kernel, or its last one.
-fn trace(client: &mut Client) -> anyhow::Result<Option<TraceView>> {
-    let question = Ask::Targets {
-        pid: Some(KERNEL_PID),
-        all: false,
-        series: false,
-        sort: Sort::default(),
-        limit: None,
-    };
-    match client.ask(question)? {
-        Answer::Targets(targets) => {
-            Ok(targets.processes.into_iter().next().and_then(|process| process.trace))
-        }
-        _ => anyhow::bail!("the daemon gave a strange answer"),
-    }
 }
 
 fn say_attached(attached: &KernelAttached) {

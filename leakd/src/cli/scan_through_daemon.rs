@@ -6,16 +6,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::scan_args::ScanArguments;
 use super::through_daemon::say;
-use crate::client::{Client, ClientError};
+use crate::client::Client;
 use crate::protocol::{Answer, Ask, MOST_SITES};
 use crate::report::scan::ScanReport;
 
 /// Has the daemon record and scan; `None`: there is none.
 pub async fn scan(arguments: &ScanArguments) -> anyhow::Result<Option<ScanReport>> {
-    let mut client = match Client::connect(&arguments.daemon.socket) {
-        Ok(client) => client,
-        Err(ClientError::NoDaemon(_) | ClientError::NotPermitted(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let Some(mut client) = Client::connect_if_any(&arguments.daemon.socket)? else {
+        return Ok(None);
     };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

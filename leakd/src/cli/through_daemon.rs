@@ -9,7 +9,7 @@ use super::args::AttachArguments;
 use super::show::{Form, show_report, status_of};
 use super::status;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Answer, Ask, Attached, ErrorCode, MOST_SITES, Which};
+use crate::protocol::{Answer, Ask, Attached, ErrorCode, MOST_SITES, Sort, TraceView, Which};
 use crate::report::Report;
 use crate::terminal::safe;
 
@@ -20,13 +20,12 @@ const LAST_REPORT: Duration = Duration::from_secs(30);
 
 /// Has the daemon trace; `None`: there is none.
 pub async fn attach(arguments: &AttachArguments) -> anyhow::Result<Option<u8>> {
-    let mut client = match Client::connect(&arguments.daemon.socket) {
-        Ok(client) => client,
-        Err(ClientError::NoDaemon(_) | ClientError::NotPermitted(_)) if !arguments.detach => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
+    let socket = &arguments.daemon.socket;
+    let client = match arguments.detach {
+        true => Some(Client::connect(socket)?),
+        false => Client::connect_if_any(socket)?,
     };
+    let Some(mut client) = client else { return Ok(None) };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let length = if arguments.detach { arguments.length } else { None };
@@ -97,26 +96,30 @@ pub(super) fn say(attached: &Attached) {
 
 fn any_running(client: &mut Client, pids: &[u32]) -> anyhow::Result<bool> {
     for &pid in pids {
-        let question = Ask::Targets {
-            pid: Some(pid),
-            all: false,
-            series: false,
-            sort: Default::default(),
-            limit: None,
-        };
-        match client.ask(question) {
-            Ok(Answer::Targets(targets)) => {
-                let active = |trace: &crate::protocol::TraceView| trace.active;
-                if targets.processes.iter().any(|one| one.trace.as_ref().is_some_and(active)) {
-                    return Ok(true);
-                }
-            }
-            Err(ClientError::Refused(failure)) if failure.code == ErrorCode::NotFound => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
+        if trace_of(client, pid)?.is_some_and(|trace| trace.active) {
+            return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// The daemon's trace of a process, or its last one; `None`: there was none.
+pub(super) fn trace_of(client: &mut Client, pid: u32) -> anyhow::Result<Option<TraceView>> {
+    let question = Ask::Targets {
+        pid: Some(pid),
+        all: false,
+        series: false,
+        sort: Sort::default(),
+        limit: None,
+    };
+    match client.ask(question) {
+        Ok(Answer::Targets(targets)) => {
+            Ok(targets.processes.into_iter().find_map(|process| process.trace))
+        }
+        Ok(_) => anyhow::bail!("the daemon gave a strange answer"),
+        Err(ClientError::Refused(failure)) if failure.code == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The report of a process; of one that has just ended, the daemon may be

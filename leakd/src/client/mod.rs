@@ -63,6 +63,14 @@ impl Client {
         Ok(client)
     }
 
+    /// The same; `None`: there is none, or not for us.
+    pub fn connect_if_any(path: &Path) -> Result<Option<Self>, ClientError> {
+        match Self::connect(path) {
+            Err(ClientError::NoDaemon(_) | ClientError::NotPermitted(_)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// How long an answer is waited for; `None`: for ever.
     pub fn set_patience(&self, patience: Option<Duration>) -> Result<(), ClientError> {
         let stream = self.stream.get_ref();

@@ -7,6 +7,7 @@ use leakd_common::site::Site;
 use leakd_common::target::{Counter, TargetCounters};
 
 use super::leaks::Leaks;
+use super::view::lost;
 use super::windows::WindowHistory;
 use crate::engine::snapshot::SiteBlocks;
 use crate::engine::target::{Target, TargetLook};
@@ -291,12 +292,6 @@ impl Active {
         now: f64,
         series: bool,
     ) -> TraceView {
-        let lost = [
-            Counter::LostLedgerFull,
-            Counter::LostNoMemory,
-            Counter::LostThread,
-            Counter::LostUnpaired,
-        ];
         TraceView {
             active: true,
             by_hand: self.by_hand,
@@ -308,7 +303,7 @@ impl Active {
             estimated: target.is_some_and(|target| target.sample_bytes() > 0),
             allocations: counters.allocations(),
             frees: counters.frees(),
-            lost: lost.into_iter().map(|counter| counters.get(counter)).sum(),
+            lost: lost(counters),
             sites: self.totals.2,
             table_bytes: 0,
             governor: self.governor(budget),

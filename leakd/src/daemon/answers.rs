@@ -184,7 +184,7 @@ impl Core {
     ) -> Result<Answer, Failure> {
         if pid == KERNEL_PID {
             let message = "the kernel is no process: `leakctl kernel` traces its memory";
-            return Err(Failure { code: ErrorCode::BadRequest, message: message.to_owned() });
+            return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         let running = |one: (&Key, &super::subject::Subject)| {
             (is_it(one.0, pid, start_time) && one.1.active.is_some()).then_some(*one.0)

@@ -64,11 +64,11 @@ impl Core {
         let quota = self.config.kernel.max_blocks.get() as u32;
         let settings = wanted
             .settings(quota)
-            .map_err(|message| Failure { code: ErrorCode::BadRequest, message })?;
+            .map_err(|message| Failure::new(ErrorCode::BadRequest, message))?;
         if let Some(active) = &self.kernel.subject.active {
             if active.by_hand {
                 let message = "the kernel's memory is under trace for somebody else already";
-                return Err(Failure { code: ErrorCode::Busy, message: message.to_owned() });
+                return Err(Failure::new(ErrorCode::Busy, message));
             }
             self.finish_kernel("another was asked for", None);
         }
