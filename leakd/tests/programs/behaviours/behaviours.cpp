@@ -9,6 +9,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -171,6 +172,66 @@ static void tree_that_is_pruned()
 		tree.erase(tree.begin());
 }
 
+// Held out from the second judge.
+
+// Those that are done go from the index, and not from the list of all.
+ALONE static void leak_closures()
+{
+	static std::vector<std::function<size_t()>> all;
+	static std::map<unsigned long, size_t> index;
+	if (tick % 6 == 0) {
+		auto state = std::make_shared<std::string>(text(250));
+		all.push_back([state] { return state->size(); });
+		index[tick] = all.size();
+	}
+	if (index.size() > 20)
+		index.erase(index.begin());
+}
+
+struct Session {
+	char data[400];
+};
+
+// A weak_ptr keeps what make_shared made, and its entry is never taken out.
+ALONE static void leak_by_weak_references()
+{
+	static std::map<unsigned long, std::weak_ptr<Session>> sessions;
+	static std::deque<std::shared_ptr<Session>> open;
+	if (tick % 4 == 0) {
+		open.push_back(std::make_shared<Session>());
+		sessions[tick] = open.back();
+	}
+	if (open.size() > 30)
+		open.pop_front();
+}
+
+static void one_stream()
+{
+	static std::ostringstream stream;
+	stream << text(chance(2000));
+	if (tick % 100 == 0)
+		stream.str("");
+}
+
+// As many objects as the load of twenty seconds ever needed.
+static void pool_to_the_highest_load()
+{
+	static std::vector<std::unique_ptr<std::string>> idle, busy;
+	unsigned phase = tick % (20 * TICKS) / TICKS;
+	unsigned wanted = 10 * (phase < 10 ? phase : 20 - phase);
+	while (busy.size() > wanted) {
+		idle.push_back(std::move(busy.back()));
+		busy.pop_back();
+	}
+	while (busy.size() < wanted) {
+		if (idle.empty()) {
+			idle.push_back(std::make_unique<std::string>(text(700)));
+		}
+		busy.push_back(std::move(idle.back()));
+		idle.pop_back();
+	}
+}
+
 int main(int count, char **arguments)
 {
 	static const std::map<std::string, void (*)()> behaviours = {
@@ -187,6 +248,10 @@ int main(int count, char **arguments)
 		{"strings", strings},
 		{"leak_empty_entries", leak_empty_entries},
 		{"tree_that_is_pruned", tree_that_is_pruned},
+		{"leak_closures", leak_closures},
+		{"leak_by_weak_references", leak_by_weak_references},
+		{"one_stream", one_stream},
+		{"pool_to_the_highest_load", pool_to_the_highest_load},
 	};
 	auto found = behaviours.find(count > 1 ? arguments[1] : "");
 	if (found == behaviours.end())

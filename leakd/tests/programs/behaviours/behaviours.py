@@ -6,10 +6,12 @@ import collections
 import ctypes
 import functools
 import gc
+import json
 import os
 import random
 import sys
 import time
+import weakref
 
 TICKS = 50
 tick = 0
@@ -107,6 +109,32 @@ def leak_tracebacks():
         raise ValueError(len(buffer))
     except ValueError as error:
         kept.append(error)
+
+
+# Held out from the second judge.
+
+
+def leak_classes():
+    if tick % 10 == 0:
+        kept.append(type(f"Row{tick}", (), {"fields": bytearray(900)}))
+
+
+class Buffer(bytearray):
+    pass
+
+
+weak = weakref.WeakValueDictionary()
+
+
+def weak_values():
+    kept.append(Buffer(1500))
+    weak[tick] = kept[-1]
+    if len(kept) > 150:
+        del kept[:50]
+
+
+def documents():
+    json.loads(json.dumps([{"name": "x" * 700, "number": number} for number in range(20)]))
 
 
 step = globals()[sys.argv[1]]

@@ -114,6 +114,30 @@ fn slots_that_are_reused(state: &mut State) {
     state.rows[slot] = text(200 + slot);
 }
 
+// Held out from the second judge.
+
+/// Tasks by number; of those that are done, one in ten stays.
+#[inline(never)]
+fn leak_finished_tasks(state: &mut State) {
+    let tick = state.tick;
+    let task = text(180);
+    state.map.insert(tick, task);
+    if tick >= 100 && state.chance(10) > 0 {
+        state.map.remove(&(tick - 100));
+    }
+}
+
+/// 500 places, taken and given back in any order.
+fn places_with_generations(state: &mut State) {
+    for _ in 0..3 {
+        let place = state.chance(500) as usize;
+        if state.rows.len() < 500 {
+            state.rows.resize_with(500, Vec::new);
+        }
+        state.rows[place] = if state.chance(2) == 0 { Vec::new() } else { text(350) };
+    }
+}
+
 fn main() {
     let step: fn(&mut State) = match std::env::args().nth(1).as_deref() {
         Some("leak_a_cycle") => leak_a_cycle,
@@ -127,6 +151,8 @@ fn main() {
         Some("messages") => messages,
         Some("leak_messages_that_nobody_takes") => leak_messages_that_nobody_takes,
         Some("slots_that_are_reused") => slots_that_are_reused,
+        Some("leak_finished_tasks") => leak_finished_tasks,
+        Some("places_with_generations") => places_with_generations,
         _ => std::process::exit(2),
     };
     println!("ready {}", std::process::id());
