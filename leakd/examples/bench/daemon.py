@@ -9,6 +9,7 @@ measured has a socket and a configuration of its own.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -99,6 +100,12 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 """
 
 
+def end_with_us():
+    """Called in a child: it is not to go on where this program is killed."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Machine:
     """Directories and processes that go with the benchmark."""
 
@@ -114,7 +121,8 @@ class Machine:
         return path
 
     def start(self, *command, **options):
-        process = subprocess.Popen([str(word) for word in command], **options)
+        process = subprocess.Popen([str(word) for word in command], preexec_fn=end_with_us,
+                                   **options)
         self.processes.append(process)
         return process
 

@@ -9,6 +9,7 @@ take turns, so that what else the machine does meets all of them.
 """
 
 import argparse
+import ctypes
 import pathlib
 import re
 import signal
@@ -27,6 +28,12 @@ TRACES = {
 }
 
 
+def end_with_us():
+    """Called in a child: it is not to go on where this program is killed."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Server:
     """nginx with one worker that answers at once."""
 
@@ -38,7 +45,7 @@ class Server:
             events {{ worker_connections 64; }}
             http {{ access_log off; keepalive_requests 1000000;
                     server {{ listen 127.0.0.1:18081; return 200 'hello'; }} }}""")
-        self.process = subprocess.Popen(["nginx", "-c", str(config)])
+        self.process = subprocess.Popen(["nginx", "-c", str(config)], preexec_fn=end_with_us)
         time.sleep(1)
 
     def requests(self, seconds):
@@ -55,7 +62,8 @@ class Server:
 def traced(server, leakctl, options, seconds, output):
     """Requests a second while the kernel is traced, and what leakctl says."""
     command = [leakctl, "kernel", "--no-daemon", "--for", "1h", "--min-age", "1s", *options]
-    trace = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    trace = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=end_with_us)
     line = trace.stderr.readline()
     if not line.startswith("attached"):
         raise SystemExit(line + trace.stderr.read())
