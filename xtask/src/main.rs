@@ -1,6 +1,7 @@
 //! `cargo xtask`: sets up, builds, runs, tests and measures leakd.
 
 mod command;
+mod peers;
 mod process;
 mod toolchain;
 mod vm;
@@ -42,9 +43,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure what tracing costs
+    /// Measure what tracing costs and finds, beside other tools
     Bench {
-        /// Handed to the benchmark
+        /// Handed to the benchmark: overhead, accuracy, scale, scan, micro,
+        /// verdicts; --quick, --json, --help
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -91,7 +93,7 @@ fn main() -> ExitCode {
         Command::Build { release } => command::build::run(release),
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
-        Command::Bench { arguments } => command::bench::run(&arguments),
+        Command::Bench { arguments } => return finish(command::bench::run(&arguments)),
         Command::Vm { kernels, timeout, module, command } => {
             return finish(vm::run(&kernels, &command, Duration::from_secs(timeout), module));
         }

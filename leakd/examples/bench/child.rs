@@ -1,11 +1,27 @@
 //! Other programs that the benchmark starts: none of them outlives it.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// Makes the kernel end the command when this program ends, however it does.
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The children that run, for who has to end them all at once.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Makes the kernel end the command when this program ends, however it does, and
+/// keeps the terminal's Ctrl-C from it: that is for us to handle.
+///
+/// The kernel watches the thread that starts the command: the main one must.
 pub fn tie(command: &mut Command) -> &mut Command {
+    command.process_group(0);
     // SAFETY: prctl(2) with integers is safe between fork and exec.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
@@ -19,10 +35,100 @@ pub fn tie(command: &mut Command) -> &mut Command {
 #[derive(Debug)]
 pub struct Ending(pub Child);
 
+impl Ending {
+    /// Starts a command that is tied to us.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let child = tie(command).spawn();
+        let child = child.with_context(|| {
+            format!("cannot start {}", Path::new(command.get_program()).display())
+        })?;
+        running().push(child.id());
+        Ok(Self(child))
+    }
+
+    /// The same, with nothing to read and nothing to say.
+    pub fn start_silent(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start(command)
+    }
+
+    /// Sends it a signal, and waits for its end.
+    pub fn end(&mut self, signal: Signal, patience: Duration) -> Result<()> {
+        if self.0.try_wait()?.is_none() {
+            kill(Pid::from_raw(self.0.id() as i32), signal)?;
+        }
+        self.wait(patience)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> Result<()> {
+        let end = Instant::now() + patience;
+        while self.0.try_wait()?.is_none() {
+            ensure!(Instant::now() < end, "it did not end within {} s", patience.as_secs());
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Ending {
     fn drop(&mut self) {
         // It may have gone already.
         let _ = self.0.kill();
         let _ = self.0.wait();
+        running().retain(|&pid| pid != self.0.id());
     }
+}
+
+fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all children: for when we have to go at once.
+pub fn end_all() {
+    for &pid in running().iter() {
+        // Ours until it is waited for, which takes it from the list afterwards.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+}
+
+/// CPU time that a process and its threads have used, in seconds; `None` once it
+/// has been waited for.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Its name, in brackets, may hold anything.
+    let mut words = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: f64 = words.next()?.parse().ok()?;
+    let system: f64 = words.next()?.parse().ok()?;
+    // USER_HZ, which x86-64 and aarch64 have at 100.
+    Some((user + system) / 100.0)
+}
+
+/// A value of a process's status, in bytes: `VmRSS`, `VmHWM`.
+pub fn status_bytes(pid: u32, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+/// Waits until something is so; `what` says in an error what was waited for.
+pub fn until(what: &str, patience: Duration, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + patience;
+    while !so()? {
+        ensure!(Instant::now() < end, "{what}: not within {} s", patience.as_secs());
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// A program of that name in PATH.
+pub fn in_path(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    // nginx is where only root's PATH leads.
+    let more = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }

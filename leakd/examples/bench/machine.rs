@@ -3,45 +3,53 @@
 use std::fs;
 use std::thread;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-/// The machine, and how busy it is.
-#[derive(Clone, Debug)]
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    processor: String,
-    processors: usize,
-    kernel: String,
+    /// The processor's name.
+    pub processor: String,
+    /// How many CPUs there are for us.
+    pub processors: usize,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Whether a hypervisor is below: traps and exits are dearer there.
+    pub virtual_machine: bool,
 }
 
 impl Machine {
     /// Asks /proc.
     pub fn ask() -> Self {
-        let processor = fs::read_to_string("/proc/cpuinfo")
-            .ok()
-            .and_then(|text| {
-                let line = text.lines().find(|line| line.starts_with("model name"))?;
-                Some(line.split_once(':')?.1.trim().to_owned())
-            })
-            .unwrap_or_else(|| "unknown processor".to_owned());
+        let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let value = |key: &str| {
+            let line = about.lines().find(|line| line.starts_with(key))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kilobytes = memory.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
         Self {
-            processor,
+            processor: value("model name").unwrap_or_else(|| "unknown processor".to_owned()),
             processors: thread::available_parallelism().map_or(1, usize::from),
             kernel: leakd::preflight::release(),
+            memory_bytes: kilobytes.unwrap_or(0) << 10,
+            virtual_machine: value("flags")
+                .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
         }
     }
 
     /// One line.
     pub fn line(&self) -> String {
-        format!("{}, {} CPUs, Linux {}", self.processor, self.processors, self.kernel)
-    }
-
-    /// As an object of JSON.
-    pub fn json(&self) -> Value {
-        json!({
-            "processor": self.processor,
-            "processors": self.processors,
-            "kernel": self.kernel,
-        })
+        format!(
+            "{}, {} CPUs, {} GiB, {}Linux {}",
+            self.processor,
+            self.processors,
+            self.memory_bytes.div_ceil(1 << 30),
+            if self.virtual_machine { "a virtual machine, " } else { "" },
+            self.kernel
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! Medians and their like.
 
+use serde::{Deserialize, Serialize};
+
 /// The median; 0 of nothing.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -13,13 +15,15 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// Median and range of what was measured in several rounds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// The median.
     pub median: f64,
     /// The smallest.
+    #[serde(rename = "lowest")]
     pub low: f64,
     /// The largest.
+    #[serde(rename = "highest")]
     pub high: f64,
 }
 

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use anyhow::Result;
 
 use super::test;
-use crate::process;
-use crate::{toolchain, workspace};
+use crate::process::{self, say};
+use crate::{peers, toolchain, workspace};
 
 /// The benchmark: an example of the package leakd, so that it sees the library
 /// and stays out of what is installed.
@@ -15,30 +15,28 @@ const BENCHMARK: &str = "bench";
 /// The first argument that runs the other one: how often verdicts are right.
 const VERDICTS: &str = "verdicts";
 
-/// Names the executable of libbpf-tools' memleak: the better comparison, where
-/// there is one.
-const MEMLEAK: &str = "LEAKD_BENCH_MEMLEAK";
+/// Tells the benchmark where memleak of libbpf-tools is unpacked.
+const PEERS: &str = "LEAKD_BENCH_PEERS";
 
-/// The tool that leakd is compared with where there is none.
-const BPFTRACE: [&str; 1] = ["bpftrace"];
+/// Tools to compare with that Debian has, beside those that tests use.
+const PACKAGES: [&str; 2] = ["bpftrace", "heaptrack"];
 
-/// Builds the benchmark and runs it as root.
-pub fn run(arguments: &[String]) -> Result<()> {
+/// Builds the benchmark and runs it as root; gives its exit status.
+pub fn run(arguments: &[String]) -> Result<u8> {
+    say!("the benchmark is built first, optimized");
     toolchain::ensure()?;
     if let Some((VERDICTS, rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
         return run_example(VERDICTS, &[], rest);
     }
     test::install_programs()?;
-    let memleak = std::env::var_os(MEMLEAK);
-    if memleak.is_none() {
-        toolchain::apt::ensure(&BPFTRACE, &[], "install what leakd is compared with")?;
-    }
-    let variables: Vec<_> = memleak.iter().map(|path| (MEMLEAK, path.as_os_str())).collect();
+    toolchain::apt::ensure(&PACKAGES, &[], "install what leakd is compared with")?;
+    let peers = peers::ensure();
+    let variables: Vec<_> = peers.iter().map(|path| (PEERS, path.as_os_str())).collect();
     run_example(BENCHMARK, &variables, arguments)
 }
 
 /// Builds an example with the programs, and runs it as root.
-fn run_example(name: &str, variables: &[(&str, &OsStr)], arguments: &[String]) -> Result<()> {
+fn run_example(name: &str, variables: &[(&str, &OsStr)], arguments: &[String]) -> Result<u8> {
     process::run(
         workspace::cargo().args(["build", "--locked", "--release", "--package", "leakd"]).args([
             "--bins",
@@ -48,5 +46,7 @@ fn run_example(name: &str, variables: &[(&str, &OsStr)], arguments: &[String]) -
     )?;
     let program = workspace::programs(true).join("examples").join(name);
     let mut command = process::as_root(program, variables, "attach probes to a process")?;
-    process::run(command.args(arguments))
+    process::outlive_interrupts()?;
+    let status = process::status(command.args(arguments))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(2))
 }

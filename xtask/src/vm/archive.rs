@@ -1,5 +1,5 @@
-//! Kernels and what modules of theirs are built with, out of Debian's archives,
-//! kept in a cache: unpacked, not installed.
+//! Kernels, what modules of theirs are built with, and newer programs, out of
+//! Debian's archives, kept in a cache: unpacked, not installed.
 //!
 //! apt does it, with lists of its own: nothing of the machine's changes. It
 //! checks the lists by Debian's signatures and the packages by the lists.
@@ -33,14 +33,19 @@ pub struct Image {
     pub modules: PathBuf,
 }
 
-/// The directory for what is downloaded, `$XDG_CACHE_HOME/leakd/vm`.
+/// The directory for kernels, `$XDG_CACHE_HOME/leakd/vm`.
 pub fn cache() -> Result<PathBuf> {
+    cache_of("vm")
+}
+
+/// The directory for what is downloaded for some purpose.
+pub fn cache_of(purpose: &str) -> Result<PathBuf> {
     let absolute =
         |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME")
         .or_else(|| Some(absolute("HOME")?.join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME says where kernels can be kept")?;
-    Ok(cache.join("leakd/vm"))
+        .context("neither XDG_CACHE_HOME nor HOME says where downloads can be kept")?;
+    Ok(cache.join("leakd").join(purpose))
 }
 
 /// The kernel, downloaded if the cache does not have it, and if `headers` what
@@ -52,7 +57,11 @@ pub fn ensure(kernel: Kernel, headers: bool) -> Result<Image> {
         return Ok(image);
     }
     // Debian keeps the headers of the newest only, so that is what we take.
-    let archive = Archive::open(&cache)?;
+    let archive = Archive::open(&cache, &SUITES).with_context(|| {
+        let place = cache.join("kernels/RELEASE");
+        let name = kernel.name;
+        format!("no kernel {name} (one can be unpacked to {})", place.display())
+    })?;
     let release = archive.newest(kernel)?;
     let of_kernel = || format!("kernel {}", kernel.name);
     if cached(&cache, kernel).is_none_or(|image| image.release != release) {
@@ -95,14 +104,10 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Fetches the lists of packages.
-    fn open(cache: &Path) -> Result<Self> {
+    /// Fetches the lists of packages of some suites: each an archive and a name.
+    pub fn open(cache: &Path, suites: &[(&str, &str)]) -> Result<Self> {
         if !process::in_path("apt-get") {
-            bail!(
-                "kernels come from Debian's archives, and there is no apt-get; without it, unpack \
-                 a linux-image-...-cloud-amd64 to {}/kernels/RELEASE",
-                cache.display()
-            );
+            bail!("it comes from Debian's archives, and there is no apt-get");
         }
         if !Path::new(KEYS).is_file() {
             bail!("{KEYS} is not there: install the package debian-archive-keyring");
@@ -114,11 +119,10 @@ impl Archive {
         }
         let mirror = env::var(MIRROR_VARIABLE).unwrap_or_else(|_| MIRROR.to_owned());
         let mirror = mirror.trim_end_matches('/');
-        let sources: String = SUITES
-            .map(|(archive, suite)| {
-                format!("deb [arch=amd64 signed-by={KEYS}] {mirror}/{archive} {suite} main\n")
-            })
-            .concat();
+        let source = |(archive, suite): &(&str, &str)| {
+            format!("deb [arch=amd64 signed-by={KEYS}] {mirror}/{archive} {suite} main\n")
+        };
+        let sources: String = suites.iter().map(source).collect();
         fs::write(apt.join("sources.list"), sources)?;
         fs::write(apt.join("status"), "")?;
         let at = apt.display();
@@ -133,7 +137,7 @@ impl Archive {
         );
         let archive = Self { cache: cache.to_owned(), configuration: apt.join("apt.conf") };
         fs::write(&archive.configuration, configuration)?;
-        say!("fetching Debian's lists of kernels to {at}");
+        say!("fetching Debian's lists of packages to {at}");
         let error = "--option=APT::Update::Error-Mode=any";
         process::run(archive.apt("apt-get").args(["update", "--quiet", "--quiet", error]))
             .with_context(|| format!("cannot fetch lists from {mirror} (is the network there?)"))?;
@@ -229,8 +233,8 @@ pub fn directory(what: &str, name: &str) -> String {
 
 /// Removes what runs left that were ended by kill -9: directories named for
 /// processes that there are no more.
-pub fn clean() -> Result<()> {
-    for entry in fs::read_dir(cache()?).into_iter().flatten().flatten() {
+pub fn clean(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix("run-").or_else(|| name.strip_prefix("download-"));
         let pid = pid.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());

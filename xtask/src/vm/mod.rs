@@ -12,7 +12,7 @@
 //! | `suite` | the tests as such a command |
 //! | `left_out` | tests that cannot run there, and why |
 
-mod archive;
+pub mod archive;
 mod headers;
 mod initramfs;
 mod kernel;
@@ -64,7 +64,7 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
         toolchain::apt::ensure(&module::PACKAGES, &[], "build the kernel module of the tests")?;
     }
     machine::require_qemu()?;
-    archive::clean()?;
+    archive::clean(&archive::cache()?)?;
     let images = kernels
         .iter()
         .map(|kernel| Ok((kernel.name, archive::ensure(*kernel, with_module)?)))

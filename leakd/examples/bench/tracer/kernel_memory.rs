@@ -8,8 +8,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+
+use crate::scratch::{PREFIX, for_stale};
 
 /// Where cgroups are mounted: version 2, then version 1 with its memory
 /// controller.
@@ -27,13 +30,12 @@ pub struct Group {
 impl Group {
     /// Makes a cgroup; `None` where none accounts for kernel memory.
     pub fn make() -> Option<Self> {
-        let name = format!("leakd-bench-{}", process::id());
-        let enabled = fs::read_to_string(format!("{UNIFIED}/cgroup.subtree_control"));
-        let unified =
-            enabled.is_ok_and(|list| list.split_whitespace().any(|word| word == "memory"));
-        let parent = Path::new(if unified { UNIFIED } else { MEMORY });
-        let group = Self { directory: parent.join(name), unified };
-        fs::create_dir(&group.directory).ok()?;
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (parent, unified) = parent();
+        let directory = parent.join(format!("{PREFIX}{}-{number}", process::id()));
+        fs::create_dir(&directory).ok()?;
+        let group = Self { directory, unified };
         group.bytes().is_ok().then_some(group)
     }
 
@@ -63,6 +65,29 @@ impl Group {
             fs::read_to_string(self.directory.join("memory.kmem.usage_in_bytes"))?
         };
         Ok(text.trim().parse()?)
+    }
+}
+
+/// Where cgroups are made, and whether they are of version 2.
+fn parent() -> (&'static Path, bool) {
+    let enabled = fs::read_to_string(format!("{UNIFIED}/cgroup.subtree_control"));
+    let unified = enabled.is_ok_and(|list| list.split_whitespace().any(|word| word == "memory"));
+    (Path::new(if unified { UNIFIED } else { MEMORY }), unified)
+}
+
+/// Removes what runs left that were ended by kill -9.
+pub fn clean() {
+    for_stale(parent().0, |path| drop(fs::remove_dir(path)));
+}
+
+/// Removes this run's cgroups, whose members must have ended: for when we have to
+/// go at once.
+pub fn remove() {
+    let own = format!("{PREFIX}{}-", process::id());
+    for entry in fs::read_dir(parent().0).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&own) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::render::number;
 use crate::statistics::Summary;
 
 /// What a figure is to be.
@@ -11,8 +12,6 @@ pub enum Goal {
     None,
     /// This or less.
     AtMost(f64),
-    /// This or more.
-    AtLeast(f64),
 }
 
 impl Goal {
@@ -20,7 +19,6 @@ impl Goal {
         match self {
             Self::None => None,
             Self::AtMost(limit) => Some(value <= limit),
-            Self::AtLeast(limit) => Some(value >= limit),
         }
     }
 }
@@ -64,7 +62,6 @@ impl Figure {
         match self.goal {
             Goal::None => String::new(),
             Goal::AtMost(limit) => format!("<= {}", number(limit)),
-            Goal::AtLeast(limit) => format!(">= {}", number(limit)),
         }
     }
 
@@ -105,7 +102,6 @@ impl Figure {
         let (goal, bound) = match self.goal {
             Goal::None => (Value::Null, Value::Null),
             Goal::AtMost(limit) => (json!(limit), json!("at most")),
-            Goal::AtLeast(limit) => (json!(limit), json!("at least")),
         };
         let mut object = json!({
             "name": self.name,
@@ -123,16 +119,5 @@ impl Figure {
             Err(why) => object["missing"] = json!(why),
         }
         object
-    }
-}
-
-/// Three digits or more.
-fn number(value: f64) -> String {
-    if value == 0.0 || value.abs() >= 100.0 {
-        format!("{value:.0}")
-    } else if value.abs() >= 10.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
     }
 }

@@ -14,8 +14,8 @@ use leakd_common::event::StackEnd;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+use super::figure::{Figure, Goal};
 use crate::child::{Ending, tie};
-use crate::figure::{Figure, Goal};
 
 const PROGRAM: &str = include_str!("heal.c");
 /// The library; some 3,000 functions, as large ones have, make its table.

@@ -10,10 +10,10 @@ use leakd::engine::Engine;
 use leakd::engine::target::SeenFrom;
 use tempfile::TempDir;
 
+use super::figure::{Figure, Goal};
+use crate::child::in_path;
 use crate::child::{Ending, tie};
-use crate::figure::{Figure, Goal};
-use crate::leakctl;
-use crate::peer::in_path;
+use crate::tracer::leakctl;
 
 const SERVER: &str = "redis-server";
 const LOAD: &str = "redis-benchmark";

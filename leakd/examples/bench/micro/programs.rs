@@ -6,9 +6,9 @@ use aya::sys::{Stats, enable_stats};
 use leakd::engine::Engine;
 use leakd::engine::target::SeenFrom;
 
-use crate::figure::{Figure, Goal};
+use super::figure::{Figure, Goal};
 use crate::statistics::median;
-use crate::target::{Program, Shape};
+use crate::workload::target::{Program, Shape};
 
 /// The kernel's time is elapsed time: short batches, to lie between two
 /// interruptions, and the median of them.

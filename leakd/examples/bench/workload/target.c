@@ -8,6 +8,11 @@
  *        (`threads`: of the first thread's)
  *   leak COUNT SITES        COUNT blocks of 64 bytes from SITES call sites
  *     -> elapsed ns
+ *   loop THREADS MIXED FRAMES MILLISECONDS
+ *       pairs for so long, by so many threads, with a stack of FRAMES frames (1:
+ *       called near main or the thread's start). MIXED 0: malloc(64) and free;
+ *       1: 16 bytes to 4 KiB, the block freed being the 64th last
+ *     -> pairs, elapsed ns, median and 99th percentile of 16 pairs in ns
  *
  * Built with -O2 -fomit-frame-pointer, as distributions build.
  */
@@ -121,6 +126,135 @@ static uint64_t threads(long batches, long count, uint64_t *elapsed)
     return cpu;
 }
 
+/* The loop of a thread. */
+#define GROUP 16
+#define KEPT 65536
+#define ALIVE 64
+
+struct loop {
+    pthread_barrier_t *barrier;
+    int mixed, above;
+    uint64_t length, groups;
+    uint32_t *times;
+};
+
+/* Mostly small ones, as programs ask for them. */
+static const uint16_t sizes[ALIVE / 2] = {
+    16, 24, 32, 48, 64, 16, 4096, 40, 128, 32, 24, 256, 64, 16, 1024, 96,
+    32, 48, 512, 24, 80, 16, 2048, 64, 200, 32, 56, 700, 24, 112, 40, 320,
+};
+
+static __attribute__((noinline)) void loop(struct loop *loop)
+{
+    void *alive[ALIVE] = {NULL};
+    uint64_t start = now(CLOCK_MONOTONIC), time = start, next = 0;
+
+    while (time - start < loop->length) {
+        uint64_t before = time;
+        for (int pair = 0; pair < GROUP; pair++, next++) {
+            if (loop->mixed) {
+                void **oldest = &alive[next % ALIVE];
+                free(*oldest);
+                *oldest = malloc(sizes[next % (ALIVE / 2)]);
+            } else {
+                void *block = malloc(SIZE);
+                __asm__ volatile("" : "+r"(block));
+                free(block);
+            }
+        }
+        time = now(CLOCK_MONOTONIC);
+        loop->times[loop->groups++ % KEPT] = (uint32_t)(time - before);
+    }
+    for (int i = 0; i < ALIVE; i++)
+        free(alive[i]);
+}
+
+/* Functions above it: of each other's own, as the fifteen are. */
+#define ABOVE(name, next)                                        \
+    static __attribute__((noinline)) void name(struct loop *work) \
+    {                                                            \
+        next(work);                                              \
+        __asm__ volatile("");                                    \
+    }
+ABOVE(a0, loop)
+#define ABOVE9(t) ABOVE(a##t##1, a##t##0) ABOVE(a##t##2, a##t##1) ABOVE(a##t##3, a##t##2) \
+    ABOVE(a##t##4, a##t##3) ABOVE(a##t##5, a##t##4) ABOVE(a##t##6, a##t##5)                \
+    ABOVE(a##t##7, a##t##6) ABOVE(a##t##8, a##t##7) ABOVE(a##t##9, a##t##8)
+#define ABOVE10(t, before) ABOVE(a##t##0, before) ABOVE9(t)
+ABOVE(a1, a0) ABOVE(a2, a1) ABOVE(a3, a2) ABOVE(a4, a3) ABOVE(a5, a4)
+ABOVE(a6, a5) ABOVE(a7, a6) ABOVE(a8, a7) ABOVE(a9, a8)
+ABOVE10(1, a9) ABOVE10(2, a19) ABOVE10(3, a29) ABOVE10(4, a39)
+ABOVE(a50, a49) ABOVE(a51, a50) ABOVE(a52, a51) ABOVE(a53, a52) ABOVE(a54, a53)
+ABOVE(a55, a54)
+
+/* By how many of them are above the loop. */
+static void *entry(int above)
+{
+    switch (above) {
+    case 0: return loop;
+    case 15: return a14; /* 20 frames, with loop, main and the three below it */
+    case 16: return a15; /* 20, with loop, the thread's and the two below it */
+    case 55: return a54;
+    case 56: return a55;
+    default: return NULL;
+    }
+}
+
+static void *loop_thread(void *argument)
+{
+    struct loop *loop = argument;
+    void (*enter)(struct loop *) = entry(loop->above);
+    pthread_barrier_wait(loop->barrier);
+    enter(loop);
+    return NULL;
+}
+
+static int by_size(const void *one, const void *other)
+{
+    uint32_t a = *(const uint32_t *)one, b = *(const uint32_t *)other;
+    return (a > b) - (a < b);
+}
+
+/* Where the loops leave their times; then all of them together. */
+static uint32_t times[THREADS][KEPT], all_times[THREADS * KEPT];
+
+static void report(struct loop *loops, long threads, uint64_t elapsed)
+{
+    uint64_t groups = 0;
+    size_t count = 0;
+    for (long i = 0; i < threads; i++) {
+        size_t kept = loops[i].groups < KEPT ? loops[i].groups : KEPT;
+        memcpy(&all_times[count], loops[i].times, kept * sizeof **times);
+        count += kept;
+        groups += loops[i].groups;
+    }
+    qsort(all_times, count, sizeof *all_times, by_size);
+    printf("%lu %lu %u %u\n", groups * GROUP, elapsed, all_times[count / 2],
+           all_times[count * 99 / 100]);
+}
+
+/* Several threads; one alone is main's, in main itself, for its depth. */
+static uint64_t loop_threads(struct loop *loops, long threads)
+{
+    pthread_barrier_t barrier;
+    pthread_t ids[THREADS];
+
+    pthread_barrier_init(&barrier, NULL, (unsigned)threads + 1);
+    for (long i = 0; i < threads; i++) {
+        loops[i].barrier = &barrier;
+        if (pthread_create(&ids[i], NULL, loop_thread, &loops[i])) {
+            perror("pthread_create");
+            exit(1);
+        }
+    }
+    pthread_barrier_wait(&barrier);
+    uint64_t start = now(CLOCK_MONOTONIC);
+    for (long i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    pthread_barrier_destroy(&barrier);
+    return now(CLOCK_MONOTONIC) - start;
+}
+
 /* A thousand call instructions. The assembly, different in each, keeps the
  * compiler from making them one. */
 #define SITE(n)                                \
@@ -158,14 +292,35 @@ static uint64_t leak(long count, long sites)
 int main(void)
 {
     static char line[256], input[4096], output[65536], command[16];
-    long a = 0, b = 0;
+    struct loop loops[THREADS];
+    long a = 0, b = 0, frames = 0, milliseconds = 0;
 
     /* Buffers of our own: stdio would take them from malloc. */
     setvbuf(stdin, input, _IOFBF, sizeof input);
     setvbuf(stdout, output, _IOFBF, sizeof output);
     while (fgets(line, sizeof line, stdin)) {
-        if (sscanf(line, "%15s %ld %ld", command, &a, &b) < 1)
+        if (sscanf(line, "%15s %ld %ld %ld %ld", command, &a, &b, &frames, &milliseconds) < 1)
             return 2;
+        if (!strcmp(command, "loop")) {
+            uint64_t elapsed, start;
+            void (*enter)(struct loop *);
+            int above = frames == 1 ? 0 : (int)frames - (a == 1 ? 5 : 4);
+            if (a < 1 || a > THREADS || !(enter = entry(above)))
+                return 2;
+            for (long i = 0; i < a; i++)
+                loops[i] = (struct loop){NULL, b != 0, above, (uint64_t)milliseconds * 1000000,
+                                         0, times[i]};
+            start = now(CLOCK_MONOTONIC);
+            if (a == 1) {
+                enter(loops);
+                elapsed = now(CLOCK_MONOTONIC) - start;
+            } else {
+                elapsed = loop_threads(loops, a);
+            }
+            report(loops, a, elapsed);
+            fflush(stdout);
+            continue;
+        }
         if (!strcmp(command, "leak")) {
             if (b < 1 || b > SITES)
                 return 2;

@@ -18,8 +18,8 @@ use leakd::unwind::{
 };
 use tempfile::TempDir;
 
-use crate::figure::{Figure, Goal};
-use crate::postgres::{Installed, Postgres};
+use super::figure::{Figure, Goal};
+use crate::workload::postgres::{Installed, Postgres};
 
 /// Until the last table and mapping are published, in ms.
 const COLD: Goal = Goal::AtMost(300.0);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use leakd::bpf::features::load_object;
 use leakd::bpf::features::{ProbeMethod, UprobePrograms, tracepoint_field};
 use leakd::bpf::link::{self, Link, Places};
 use leakd::bpf::object::BpfObject;
@@ -11,6 +12,8 @@ use leakd::engine::objects::{CodeObject, CodeObjects};
 use leakd::engine::probes::Probes;
 use leakd::process::mappings;
 use leakd_common::cookie::Function;
+
+use super::{Attached, Cost, FLOOR, Options, Told, Tracer, Way};
 
 /// The name of the empty program.
 const PROGRAM: &str = "floor";
@@ -99,5 +102,62 @@ impl Floor {
         let mut places = Places::default();
         places.push(offset, 0);
         Ok(link::attach(&self.programs.free, place.object.file.file(), &places, pid, false)?)
+    }
+}
+
+/// [`Floor`] as a tracer; loaded when it is first wanted.
+#[derive(Debug, Default)]
+pub struct FloorTracer(Option<Floor>);
+
+impl FloorTracer {
+    fn floor(&mut self) -> Result<&mut Floor> {
+        let floor = match self.0.take() {
+            Some(floor) => floor,
+            None => Floor::load(method()?)?,
+        };
+        Ok(self.0.insert(floor))
+    }
+}
+
+/// The best way to probe that the kernel has.
+fn method() -> Result<ProbeMethod> {
+    // In an object of its own: program arrays are bound by the first load.
+    let object = load_object(false)?;
+    Ok(UprobePrograms::load(&object, None, false)?.method)
+}
+
+impl Tracer for FloorTracer {
+    fn name(&self) -> &'static str {
+        FLOOR
+    }
+
+    fn about(&self) -> &'static str {
+        "empty programs where leakd probes: what the traps alone cost"
+    }
+
+    fn version(&self) -> Result<String, String> {
+        Ok(String::new())
+    }
+
+    fn way(&self) -> Way {
+        Way::Attach
+    }
+
+    fn attach(&mut self, pid: u32, _options: &Options) -> Result<Box<dyn Attached>> {
+        Ok(Box::new(Probed(self.floor()?.attach(pid)?)))
+    }
+}
+
+#[derive(Debug)]
+struct Probed(Probes);
+
+impl Attached for Probed {
+    fn cost(&self) -> Cost {
+        Cost::default()
+    }
+
+    fn end(mut self: Box<Self>) -> Result<Told> {
+        self.0.detach();
+        Ok(Told::default())
     }
 }

@@ -6,9 +6,9 @@
 use anyhow::{Context, Result};
 use leakd_common::cookie::Function;
 
-use crate::figure::{Figure, Goal};
-use crate::floor::Floor;
-use crate::target::{Program, Shape};
+use super::figure::{Figure, Goal};
+use crate::tracer::floor::Floor;
+use crate::workload::target::{Program, Shape};
 
 /// Batches, and pairs in each.
 const AMOUNT: (u32, u32) = (200, 250);

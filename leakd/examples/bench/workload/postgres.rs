@@ -5,15 +5,14 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User};
+use nix::sys::signal::Signal;
+use nix::unistd::User;
 use tempfile::TempDir;
 
-use crate::child::{Ending, tie};
+use crate::child::{Ending, tie, until};
 
 /// How long it may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +46,7 @@ impl Installed {
 #[derive(Debug)]
 pub struct Postgres {
     server: Ending,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Postgres {
@@ -63,18 +62,39 @@ impl Postgres {
         ensure!(status.success(), "initdb failed ({status})");
         let mut server = installed.command("postgres", path);
         server.args(["-F", "-c", "listen_addresses=", "-k"]).arg(path).arg("-D").arg(&data);
-        let server = Ending(tie(&mut server).spawn().context("cannot start postgres")?);
-        let mut postgres = Self { server, _directory: directory };
-        let end = Instant::now() + PATIENCE;
+        let server = Ending::start(&mut server)?;
+        let mut postgres = Self { server, directory };
         // It writes its state there, in a line of its own.
         let state = data.join("postmaster.pid");
-        let ready = || fs::read_to_string(&state).is_ok_and(|text| text.contains("\nready"));
-        while !ready() {
+        until("postgres is ready", PATIENCE, || {
             ensure!(postgres.server.0.try_wait()?.is_none(), "postgres ended at once");
-            ensure!(Instant::now() < end, "postgres was not ready within {PATIENCE:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
+            Ok(fs::read_to_string(&state).is_ok_and(|text| text.contains("\nready")))
+        })?;
         Ok(postgres)
+    }
+
+    /// A client program, told where the server is; it works in the server's
+    /// directory.
+    pub fn client(&self, installed: &Installed, name: &str) -> Command {
+        let mut command = installed.command(name, self.directory());
+        command.arg("--host").arg(self.directory());
+        command
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The process that serves the only client.
+    pub fn backend(&self) -> Option<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).ok()?;
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
+            // "postgres: postgres postgres [local] SELECT"
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|title| String::from_utf8_lossy(&title).contains("[local]"))
+        })
     }
 
     /// Its main process, which has all of its libraries.
@@ -86,10 +106,6 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // In order, so that it gives its shared memory back.
-        let _ = kill(Pid::from_raw(self.server.0.id() as i32), Signal::SIGINT);
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end && matches!(self.server.0.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _ = self.server.end(Signal::SIGINT, PATIENCE);
     }
 }

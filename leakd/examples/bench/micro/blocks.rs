@@ -9,10 +9,9 @@ use leakd::engine::target::SeenFrom;
 use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use crate::figure::{Figure, Goal};
-use crate::kernel_memory::Group;
-use crate::leakctl;
-use crate::target::Program;
+use super::figure::{Figure, Goal};
+use crate::tracer::{Attached, Options, leakctl};
+use crate::workload::target::Program;
 
 const BLOCKS: u32 = 1_000_000;
 /// Numbers of call sites that they come from.
@@ -78,14 +77,13 @@ fn complete(seen: u64) -> Result<()> {
 
 fn memory(program: &Program, sites: u32) -> Result<Vec<Figure>> {
     let directory = TempDir::with_prefix("leakd-bench-")?;
-    let group = Group::make();
-    let charged = || group.as_ref().map(Group::bytes).transpose();
     let mut target = program.start()?;
     let report = directory.path().join("report.json");
-    let running = leakctl::Running::start(target.pid(), &report, group.as_ref())?;
-    let empty = charged()?;
+    let options = Options { blocks: 4 * u64::from(BLOCKS), report, min_age: Duration::ZERO };
+    let running = leakctl::Running::start(target.pid(), &options, 0)?;
+    let empty = running.tool().cost().kernel_bytes;
     target.leak(BLOCKS, sites)?;
-    let full = charged()?;
+    let full = running.tool().cost().kernel_bytes;
     let ended = running.end()?;
     let report = ended.report.targets.first().context("the report has no target")?;
     complete(report.outstanding.blocks)?;

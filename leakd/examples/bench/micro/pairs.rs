@@ -1,6 +1,6 @@
 //! What a pair of malloc and free costs: bare, with empty programs on the
-//! probes, under leakd, under another tool; all in one run, in turn, so that
-//! whatever else the machine does hits all alike.
+//! probes, and under leakd; all in one run, in turn, so that whatever else the
+//! machine does hits all alike.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,10 @@ use leakd::engine::Engine;
 use leakd::engine::target::SeenFrom;
 use leakd_common::event::StackEnd;
 
-use crate::figure::{Figure, Goal};
-use crate::floor::Floor;
-use crate::peer::Peer;
+use super::figure::{Figure, Goal};
 use crate::statistics::median;
-use crate::target::{Pair, Program, Shape, Target};
+use crate::tracer::floor::Floor;
+use crate::workload::target::{Pair, Program, Shape, Target};
 
 /// What is on the probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,12 +25,10 @@ pub enum Variant {
     Traced,
     /// leakd, keeping one block for about 512 KiB.
     Sampled,
-    /// The other tool.
-    Peer,
 }
 
 impl Variant {
-    const ALL: [Self; 5] = [Self::Bare, Self::Floor, Self::Traced, Self::Sampled, Self::Peer];
+    const ALL: [Self; 4] = [Self::Bare, Self::Floor, Self::Traced, Self::Sampled];
 
     /// Batches, and pairs in each: about half a millisecond long, to lie
     /// between two interruptions.
@@ -39,7 +36,6 @@ impl Variant {
         match self {
             Self::Bare => (200, 20_000),
             Self::Floor | Self::Traced | Self::Sampled => (400, 250),
-            Self::Peer => (200, 25),
         }
     }
 }
@@ -63,8 +59,6 @@ pub struct Tracers {
     pub traced: Engine,
     /// leakd, sampling.
     pub sampled: Engine,
-    /// Another tool.
-    pub peer: Option<Peer>,
 }
 
 /// Measures in `rounds` rounds.
@@ -79,7 +73,7 @@ pub fn run(program: &Program, tracers: &mut Tracers, rounds: u32) -> Result<Vec<
         }
     }
     eprintln!();
-    Ok(figures(&results, &walked, tracers.peer.as_ref()))
+    Ok(figures(&results, &walked))
 }
 
 fn measure(
@@ -119,12 +113,6 @@ fn measure(
             engine.detach(slot);
             Ok(())
         }
-        Variant::Peer => {
-            let Some(peer) = &tracers.peer else { return Ok(()) };
-            let attached = peer.attach(target)?;
-            Shape::ALL.into_iter().try_for_each(|shape| each(target, shape))?;
-            attached.end()
-        }
     }
 }
 
@@ -155,11 +143,7 @@ fn of_shape(shape: Shape) -> (&'static str, fn(&Pair) -> f64) {
     }
 }
 
-fn figures(
-    results: &Results,
-    walked: &BTreeMap<Shape, Walked>,
-    peer: Option<&Peer>,
-) -> Vec<Figure> {
+fn figures(results: &Results, walked: &BTreeMap<Shape, Walked>) -> Vec<Figure> {
     let values = |variant, shape| -> Vec<f64> {
         let time = of_shape(shape).1;
         results.get(&(variant, shape)).into_iter().flatten().map(time).collect()
@@ -168,7 +152,6 @@ fn figures(
     let ratio = |over, under, shape| -> Vec<f64> {
         values(over, shape).iter().zip(values(under, shape)).map(|(a, b)| a / b).collect()
     };
-    let peer_name = peer.map_or("another tool", Peer::name);
     let mut figures = Vec::new();
     for shape in Shape::ALL {
         let (place, _) = of_shape(shape);
@@ -177,13 +160,11 @@ fn figures(
             Shape::Deep => Goal::AtMost(2.2),
             Shape::Threads => Goal::None,
         };
-        let least = if shape == Shape::Main { Goal::AtLeast(8.0) } else { Goal::None };
         for (variant, name) in [
             (Variant::Bare, "bare"),
             (Variant::Floor, "floor"),
             (Variant::Traced, "traced"),
             (Variant::Sampled, "traced, sampled"),
-            (Variant::Peer, peer_name),
         ] {
             let values = values(variant, shape);
             if !values.is_empty() {
@@ -194,17 +175,6 @@ fn figures(
         figures.push(Figure::new(format!("{place}: traced/floor"), "x", limit, &traced));
         let sampled = ratio(Variant::Sampled, Variant::Floor, shape);
         figures.push(Figure::new(format!("{place}: sampled/floor"), "x", Goal::None, &sampled));
-        let name = format!("{place}: {peer_name}/traced");
-        figures.push(match peer {
-            Some(_) => Figure::new(name, "x", least, &ratio(Variant::Peer, Variant::Traced, shape)),
-            None => Figure::missing(name, least, "no memleak-libbpf, no bpftrace"),
-        });
-        if peer.is_some() {
-            // What no tracer with a trap at each of these places can surpass.
-            let name = format!("{place}: {peer_name}/floor");
-            let most = ratio(Variant::Peer, Variant::Floor, shape);
-            figures.push(Figure::new(name, "x", Goal::None, &most));
-        }
     }
     figures.push(per_frame(results, walked));
     for (shape, walked) in walked {

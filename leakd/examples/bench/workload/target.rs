@@ -1,17 +1,18 @@
 //! The program that is traced: `target.c`, compiled here.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::child::{Ending, tie};
+use super::commanded::Commanded;
+use crate::child::in_path;
 use crate::statistics::median;
 
-const SOURCE: &str = include_str!("target.c");
+/// Its source.
+pub const SOURCE: &str = include_str!("target.c");
 
 /// Threads of [`Shape::Threads`]; `THREADS` of the source.
 pub const THREADS: u32 = 4;
@@ -63,17 +64,19 @@ impl Program {
         Ok(Self { directory })
     }
 
+    /// What it takes to compile it, and is not there.
+    pub fn missing() -> Option<String> {
+        in_path("cc").is_none().then(|| "cc is not installed".to_owned())
+    }
+
+    /// The executable.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("target")
+    }
+
     /// Starts it.
     pub fn start(&self) -> Result<Target> {
-        let path: PathBuf = self.directory.path().join("target");
-        let mut command = Command::new(&path);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = tie(&mut command).spawn();
-        let mut child = Ending(child.with_context(|| format!("cannot start {}", path.display()))?);
-        let (Some(stdin), Some(stdout)) = (child.0.stdin.take(), child.0.stdout.take()) else {
-            bail!("the traced program has no pipes");
-        };
-        let mut target = Target { child, stdin, stdout: BufReader::new(stdout) };
+        let mut target = Target(Commanded::start(&mut Command::new(self.path()))?);
         // Whatever the first call of malloc sets up is done before anybody looks.
         target.measure(Shape::Threads, 1, 10)?;
         Ok(target)
@@ -82,11 +85,7 @@ impl Program {
 
 /// The running program.
 #[derive(Debug)]
-pub struct Target {
-    child: Ending,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
+pub struct Target(Commanded);
 
 /// What a measurement gave, in ns a pair of malloc and free.
 #[derive(Clone, Copy, Debug)]
@@ -103,24 +102,12 @@ pub struct Pair {
 impl Target {
     /// Its pid.
     pub fn pid(&self) -> u32 {
-        self.child.0.id()
-    }
-
-    fn order(&mut self, order: &str) -> Result<Vec<u64>> {
-        let mut line = String::new();
-        writeln!(self.stdin, "{order}")?;
-        if self.stdout.read_line(&mut line)? == 0 {
-            let status = self.child.0.wait()?;
-            bail!("the traced program ended at `{order}` ({status})");
-        }
-        line.split_whitespace()
-            .map(|word| word.parse().with_context(|| format!("it said {word:?} to `{order}`")))
-            .collect()
+        self.0.pid()
     }
 
     /// Measures `batches` of `pairs` pairs of malloc and free.
     pub fn measure(&mut self, shape: Shape, batches: u32, pairs: u32) -> Result<Pair> {
-        let answer = self.order(&format!("{} {batches} {pairs}", shape.word()))?;
+        let answer = self.0.order(&format!("{} {batches} {pairs}", shape.word()))?;
         let [elapsed, cpu, each @ ..] = answer.as_slice() else {
             bail!("the traced program said too little");
         };
@@ -137,6 +124,6 @@ impl Target {
 
     /// Allocates `blocks` blocks from `sites` call sites and forgets them.
     pub fn leak(&mut self, blocks: u32, sites: u32) -> Result<()> {
-        self.order(&format!("leak {blocks} {sites}")).map(drop)
+        self.0.order(&format!("leak {blocks} {sites}")).map(drop)
     }
 }

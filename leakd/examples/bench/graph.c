@@ -1,0 +1,102 @@
+/* A structure of many blocks that point to each other, and some that were lost.
+ *
+ *   build BLOCKS LOST    -> BLOCKS
+ *   loop MILLISECONDS    moves pointers about for so long -> how many it has moved
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct node {
+	struct node *left, *right;
+	uint64_t value;
+	char more[40];
+};
+
+static struct node *root;
+static uint64_t seed = 1;
+
+static uint64_t random_number(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	return seed ^= seed << 17;
+}
+
+static __attribute__((noinline)) struct node *reachable(void)
+{
+	struct node *node = calloc(1, sizeof *node);
+	__asm__ volatile("" : "+r"(node));
+	return node;
+}
+
+static __attribute__((noinline)) void lost_here(void)
+{
+	void *block = calloc(1, sizeof(struct node));
+	__asm__ volatile("" : "+r"(block));
+}
+
+/* A tree whose depth is the logarithm of its size. */
+static struct node *build(long blocks)
+{
+	if (blocks == 0)
+		return NULL;
+	struct node *node = reachable();
+	node->value = random_number();
+	node->left = build((blocks - 1) / 2);
+	node->right = build(blocks - 1 - (blocks - 1) / 2);
+	return node;
+}
+
+/* Overwrites what calls have left of pointers on the stack. */
+static __attribute__((noinline)) void wipe(void)
+{
+	char stack[16384];
+	memset(stack, 0, sizeof stack);
+	__asm__ volatile("" ::"r"(stack) : "memory");
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+}
+
+int main(void)
+{
+	static char line[64], input[4096], output[4096], command[16];
+	long a = 0, b = 0;
+
+	setvbuf(stdin, input, _IOFBF, sizeof input);
+	setvbuf(stdout, output, _IOFBF, sizeof output);
+	while (fgets(line, sizeof line, stdin)) {
+		if (sscanf(line, "%15s %ld %ld", command, &a, &b) < 2)
+			return 2;
+		if (!strcmp(command, "build")) {
+			root = build(a);
+			for (long i = 0; i < b; i++)
+				lost_here();
+			wipe();
+			printf("%ld\n", a);
+		} else {
+			uint64_t end = now() + (uint64_t)a, moved = 0;
+			do {
+				for (int i = 0; i < 100; i++, moved++) {
+					struct node *node = root, *child;
+					for (int depth = 0; depth < 8 && node; depth++) {
+						child = node->left;
+						node->left = node->right;
+						node->right = child;
+						node = random_number() & 1 ? node->left : node->right;
+					}
+				}
+			} while (now() < end);
+			printf("%lu\n", moved);
+		}
+		fflush(stdout);
+	}
+	return 0;
+}

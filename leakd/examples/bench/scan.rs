@@ -1,0 +1,142 @@
+//! Finding blocks that nothing leads to any more: `leakctl scan`, on a process that
+//! works on, beside the tools that look when it ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use leakd::report::scan::ScanReport;
+
+use crate::child::Ending;
+use crate::model::Scan;
+use crate::overhead::progress;
+use crate::reports;
+use crate::session::{Compiled, Session};
+use crate::statistics::median;
+use crate::tracer::{LEAKD, Tracer, leakctl};
+use crate::workload::commanded::Commanded;
+
+const SOURCE: &str = include_str!("graph.c");
+/// Numbers of blocks.
+const BLOCKS: [u64; 2] = [100_000, 1_000_000];
+/// Of which so many are lost besides.
+const LOST: u64 = 1000;
+/// Where they are allocated, in the source.
+const PLACE: &str = "lost_here";
+/// How long leakd records: the blocks are made meanwhile.
+const RECORDED: Duration = Duration::from_secs(6);
+/// A measurement of what the process does meanwhile.
+const STEP: Duration = Duration::from_millis(20);
+/// Tools that tell what is lost from what is held.
+const TOOLS: [&str; 3] = [LEAKD, "valgrind", "lsan"];
+
+/// Measures all that can tell what is lost.
+pub fn run(tracers: &mut [Box<dyn Tracer>]) -> Result<Vec<Scan>> {
+    let program = Compiled::of(SOURCE)?;
+    let mut all = Vec::new();
+    for blocks in BLOCKS {
+        for tracer in tracers.iter_mut().filter(|tracer| TOOLS.contains(&tracer.name())) {
+            let name = tracer.name().to_owned();
+            progress(&format!("what is lost of {blocks} blocks: {name}"));
+            let path = program.path();
+            let result = match tracer.version() {
+                Err(why) => Err(why),
+                Ok(_) if name == LEAKD => {
+                    while_it_runs(&path, blocks).map_err(|error| format!("{error:#}"))
+                }
+                Ok(_) => {
+                    at_its_end(tracer.as_mut(), &path, blocks).map_err(|error| format!("{error:#}"))
+                }
+            };
+            all.push(result.unwrap_or_else(|why| Scan {
+                tracer: name,
+                blocks,
+                missing: Some(why),
+                seconds: None,
+                found: None,
+                wrong: None,
+                throughput: None,
+            }));
+        }
+    }
+    progress("");
+    Ok(all)
+}
+
+fn result(tracer: &str, blocks: u64, found: u64, wrong: u64) -> Scan {
+    Scan {
+        tracer: tracer.to_owned(),
+        blocks,
+        missing: None,
+        seconds: None,
+        found: Some(found as f64 / LOST as f64),
+        wrong: Some(wrong),
+        throughput: None,
+    }
+}
+
+fn at_its_end(tracer: &mut (dyn Tracer + 'static), program: &Path, blocks: u64) -> Result<Scan> {
+    let name = tracer.name().to_owned();
+    let mut session = Session::start(Some(tracer), program, (0, Duration::ZERO), |_| Ok(()))?;
+    session.program.order(&format!("build {blocks} {LOST}"))?;
+    let ended = session.end()?;
+    let sites = reports::read(&name, &ended.report)?;
+    let lost = sites.iter().filter(|site| site.leak);
+    let (mut found, mut wrong) = (0, 0);
+    for site in lost {
+        let count = site.blocks.unwrap_or(0);
+        let is_there = site.frames.iter().any(|frame| frame == PLACE);
+        *(if is_there { &mut found } else { &mut wrong }) += count;
+    }
+    Ok(Scan { seconds: Some(ended.seconds), ..result(&name, blocks, found, wrong) })
+}
+
+fn while_it_runs(program: &Path, blocks: u64) -> Result<Scan> {
+    let directory = tempfile::TempDir::with_prefix("scan-")?;
+    let output = directory.path().join("report.json");
+    let mut process = Commanded::start(&mut Command::new(program))?;
+    let mut command = Command::new(leakctl::executable()?);
+    command.args(["scan", "--no-daemon", "--json", &process.pid().to_string()]);
+    command.arg("--for").arg(format!("{}s", RECORDED.as_secs())).arg("--output").arg(&output);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut scan = Ending::start(&mut command)?;
+    let stderr = scan.0.stderr.take().context("a pipe")?;
+    let mut lines = BufReader::new(stderr).lines();
+    let attached = lines.by_ref().map_while(Result::ok).any(|line| line.contains("attached to"));
+    ensure!(attached, "leakctl scan ended before it was attached");
+    thread::spawn(move || lines.for_each(drop));
+    process.order(&format!("build {blocks} {LOST}"))?;
+
+    let mut steps: Vec<(Instant, f64)> = Vec::new();
+    let status = loop {
+        let start = Instant::now();
+        let moved = process.order(&format!("loop {}", STEP.as_millis()))?;
+        let [moved] = moved[..] else { bail!("the program said {moved:?}") };
+        steps.push((Instant::now(), moved as f64 / start.elapsed().as_secs_f64()));
+        if let Some(status) = scan.0.try_wait()? {
+            break status;
+        }
+    };
+    // 1: something is lost.
+    ensure!(matches!(status.code(), Some(0 | 1)), "leakctl scan failed ({status})");
+    let report: ScanReport = serde_json::from_slice(&fs::read(&output)?)?;
+    let took = Duration::from_nanos(report.method.took_ns);
+    let began = steps.last().context("no step")?.0.checked_sub(took).context("a time")?;
+    let rate = |during: bool| -> Vec<f64> {
+        steps.iter().filter(|(end, _)| (*end > began) == during).map(|(_, rate)| *rate).collect()
+    };
+    let (mut found, mut wrong) = (0, 0);
+    for site in &report.sites {
+        let is_there = site.stack.iter().any(|frame| frame.function.as_deref() == Some(PLACE));
+        *(if is_there { &mut found } else { &mut wrong }) += site.classes.definitely_lost.blocks;
+    }
+    Ok(Scan {
+        seconds: Some(took.as_secs_f64()),
+        throughput: Some(median(&rate(true)) / median(&rate(false))),
+        ..result(LEAKD, blocks, found, wrong)
+    })
+}

@@ -1,0 +1,63 @@
+//! A script for bpftrace that does what memleak does.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use leakd::process::{MappingKind, mappings};
+
+use super::process::Tool;
+use super::{Attached, Options, Tracer, Way, first_line};
+
+const SCRIPT: &str = include_str!("bpftrace.bt");
+
+/// Entries of each of its tables: they are made at once.
+const MOST: u64 = 1_200_000;
+
+/// The script in `bpftrace.bt`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bpftrace;
+
+impl Tracer for Bpftrace {
+    fn name(&self) -> &'static str {
+        "bpftrace"
+    }
+
+    fn about(&self) -> &'static str {
+        "the script leakd/examples/bench/tracer/bpftrace.bt"
+    }
+
+    fn version(&self) -> Result<String, String> {
+        first_line(Command::new("bpftrace").arg("--version").stdin(Stdio::null()))
+    }
+
+    fn way(&self) -> Way {
+        Way::Attach
+    }
+
+    fn attach(&mut self, pid: u32, options: &Options) -> Result<Box<dyn Attached>> {
+        let mut command = Command::new("bpftrace");
+        let script = SCRIPT.replace("ALLOCATOR", &c_library(pid)?.display().to_string());
+        command.env("BPFTRACE_MAP_KEYS_MAX", options.blocks.min(MOST).to_string());
+        command.args(["-p", &pid.to_string(), "-e", &script]);
+        let report = File::create(&options.report)?;
+        command.stdin(Stdio::null()).stdout(report).stderr(Stdio::null());
+        let mut tool = Tool::start(self.name(), &mut command)?;
+        tool.wait_for_probes()?;
+        Ok(Box::new(tool))
+    }
+}
+
+/// The C library that a process has mapped.
+fn c_library(pid: u32) -> Result<PathBuf> {
+    mappings(pid)?
+        .into_iter()
+        .find_map(|mapping| match mapping.kind {
+            MappingKind::File { path, .. } => {
+                path.file_name()?.to_str()?.starts_with("libc.so").then(|| path.to_path_buf())
+            }
+            _ => None,
+        })
+        .with_context(|| format!("process {pid} has no libc.so mapped"))
+}

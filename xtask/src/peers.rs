@@ -1,0 +1,45 @@
+//! The tool that leakd is compared with and that Debian's current release does not
+//! have: memleak of libbpf-tools, out of Debian's unstable, with the C library that
+//! it wants. Unpacked into a cache, not installed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::process::say;
+use crate::vm::archive::{self, Archive};
+
+/// The program, below where the packages are unpacked.
+const PROGRAM: &str = "usr/sbin/memleak-libbpf";
+/// The suite, and the packages with the libraries that the program loads.
+const SUITE: [(&str, &str); 1] = [("debian", "sid")];
+const PACKAGES: [&str; 5] = ["libbpf-tools", "libc6", "libelf1t64", "libzstd1", "zlib1g"];
+
+/// Where it is unpacked; downloaded if the cache does not have it. `None`, and said,
+/// if it cannot be had: the comparison then lacks it.
+pub fn ensure() -> Option<PathBuf> {
+    match find() {
+        Ok(root) => Some(root),
+        Err(error) => {
+            say!("memleak-libbpf is missing in the comparison: {error:#}");
+            None
+        }
+    }
+}
+
+fn find() -> Result<PathBuf> {
+    let cache = archive::cache_of("peers")?;
+    let root = cache.join("root");
+    let is_there = |root: &Path| root.join(PROGRAM).is_file();
+    if is_there(&root) {
+        return Ok(root);
+    }
+    std::fs::create_dir_all(&cache)
+        .with_context(|| format!("cannot write to {}", cache.display()))?;
+    archive::clean(&cache)?;
+    let archive = Archive::open(&cache, &SUITE)?;
+    let fresh = archive.staging()?;
+    archive.extract(&PACKAGES.map(str::to_owned), &fresh.0)?;
+    archive::publish(&fresh.0, &root, || is_there(&root))?;
+    Ok(root)
+}
