@@ -13,14 +13,14 @@ use crate::session::{Compiled, Session};
 use crate::tracer::{FLOOR, Tracer};
 
 const SOURCE: &str = include_str!("planted.c");
-/// What the program does before a tracer attaches: its caches are full then.
-const BEFORE: Duration = Duration::from_secs(5);
-/// And while it is traced.
-const TRACED: Duration = Duration::from_secs(15);
+/// How long the program works before a tracer attaches, and while it is traced:
+/// leakd takes a minute to call something a leak.
+const BEFORE: Duration = Duration::from_millis(100);
+const TRACED: Duration = Duration::from_secs(66);
 /// The size of a leaked block in the source.
 const LEAKED: u64 = 200;
-/// Room for blocks, and a third of the trace: what `leakctl attach --for 15s` has.
-const OPTIONS: (u64, Duration) = (1 << 20, Duration::from_secs(5));
+/// Room for blocks, and a third of the trace: what `leakctl attach` has by default.
+const OPTIONS: (u64, Duration) = (1 << 20, Duration::from_secs(10));
 
 /// The stack of the leak, innermost first.
 fn expected() -> Vec<String> {
@@ -29,18 +29,40 @@ fn expected() -> Vec<String> {
     ["planted_leak".to_owned()].into_iter().chain(callers).chain(outer).collect()
 }
 
-/// Measures all tracers that report.
+/// A program under one tracer.
+struct Trial {
+    session: Session,
+    /// Blocks that it had leaked when the tracer came.
+    before: u64,
+}
+
+/// Measures all tracers that report: side by side, since nothing is timed.
 pub fn run(tracers: &mut [Box<dyn Tracer>]) -> Result<Vec<Accuracy>> {
     let program = Compiled::of(SOURCE)?;
-    let mut all = Vec::new();
+    let mut trials = Vec::new();
     for tracer in tracers.iter_mut().filter(|tracer| tracer.name() != FLOOR) {
-        progress(&format!("a planted leak: {}", tracer.name()));
         let name = tracer.name().to_owned();
-        let missing = tracer.version().err();
-        let result = match missing {
-            Some(why) => Err(why),
-            None => measure(tracer.as_mut(), &program.path()).map_err(|error| format!("{error:#}")),
+        progress(&format!("a planted leak: {name} begins"));
+        let trial = match tracer.version() {
+            Err(why) => Err(why),
+            Ok(_) => start(tracer.as_mut(), &program.path()).map_err(|error| format!("{error:#}")),
         };
+        trials.push((name, trial));
+    }
+    progress(&format!("a planted leak: all of them, {} s", TRACED.as_secs()));
+    let order = TRACED.as_millis().to_string();
+    for (_, trial) in &mut trials {
+        let Ok(running) = trial else { continue };
+        if let Err(error) = running.session.program.begin(&order) {
+            *trial = Err(format!("{error:#}"));
+        }
+    }
+    let mut all = Vec::new();
+    for (name, trial) in trials {
+        let result = trial.and_then(|trial| {
+            progress(&format!("a planted leak: {name} reports"));
+            finish(&name, trial, &order).map_err(|error| format!("{error:#}"))
+        });
         all.push(
             result
                 .unwrap_or_else(|why| Accuracy { missing: Some(why), ..result_of(&name, &[], 0) }),
@@ -50,21 +72,24 @@ pub fn run(tracers: &mut [Box<dyn Tracer>]) -> Result<Vec<Accuracy>> {
     Ok(all)
 }
 
-fn measure(tracer: &mut (dyn Tracer + 'static), program: &Path) -> Result<Accuracy> {
-    let name = tracer.name().to_owned();
+fn start(tracer: &mut (dyn Tracer + 'static), program: &Path) -> Result<Trial> {
     let mut before = 0;
-    let mut session = Session::start(Some(tracer), program, OPTIONS, |program| {
-        before = leaked(program.order(&BEFORE.as_millis().to_string())?)?;
+    let session = Session::start(Some(tracer), program, OPTIONS, |program| {
+        before = leaked(&program.order(&BEFORE.as_millis().to_string())?)?;
         Ok(())
     })?;
-    let after = leaked(session.program.order(&TRACED.as_millis().to_string())?)?;
-    let ended = session.end()?;
-    let sites = reports::read(&name, &ended.report)?;
-    ensure!(after > before, "the program leaked nothing");
-    Ok(result_of(&name, &sites, after - before))
+    Ok(Trial { session, before })
 }
 
-fn leaked(answer: Vec<u64>) -> Result<u64> {
+fn finish(name: &str, mut trial: Trial, order: &str) -> Result<Accuracy> {
+    let after = leaked(&trial.session.program.answer(order)?)?;
+    let ended = trial.session.end()?;
+    let sites = reports::read(name, &ended.report)?;
+    ensure!(after > trial.before, "the program leaked nothing");
+    Ok(result_of(name, &sites, after - trial.before))
+}
+
+fn leaked(answer: &[u64]) -> Result<u64> {
     ensure!(answer.len() == 1, "the program said {answer:?}");
     Ok(answer[0])
 }

@@ -11,8 +11,7 @@
 
 struct node {
 	struct node *left, *right;
-	uint64_t value;
-	char more[40];
+	char more[48];
 };
 
 static struct node *root;
@@ -38,16 +37,21 @@ static __attribute__((noinline)) void lost_here(void)
 	__asm__ volatile("" : "+r"(block));
 }
 
-/* A tree whose depth is the logarithm of its size. */
-static struct node *build(long blocks)
+/* A tree as a heap is laid out: the bits of a node's number, below the highest,
+ * are the way to it. One call site, as programs have it. */
+static void build(long blocks)
 {
-	if (blocks == 0)
-		return NULL;
-	struct node *node = reachable();
-	node->value = random_number();
-	node->left = build((blocks - 1) / 2);
-	node->right = build(blocks - 1 - (blocks - 1) / 2);
-	return node;
+	root = reachable();
+	for (long number = 2; number <= blocks; number++) {
+		struct node *above = root, *node = reachable();
+		int bit = 62 - __builtin_clzl((unsigned long)number);
+		for (; bit > 0; bit--)
+			above = number >> bit & 1 ? above->right : above->left;
+		if (number & 1)
+			above->right = node;
+		else
+			above->left = node;
+	}
 }
 
 /* Overwrites what calls have left of pointers on the stack. */
@@ -76,7 +80,7 @@ int main(void)
 		if (sscanf(line, "%15s %ld %ld", command, &a, &b) < 2)
 			return 2;
 		if (!strcmp(command, "build")) {
-			root = build(a);
+			build(a);
 			for (long i = 0; i < b; i++)
 				lost_here();
 			wipe();

@@ -85,6 +85,9 @@ int main(void)
 	static char line[64], input[4096], output[4096];
 	long tick = 0;
 
+	/* The caches are full from the start. */
+	while (tick < ENTRIES)
+		work(tick++);
 	/* Buffers of our own: stdio would take them from malloc. */
 	setvbuf(stdin, input, _IOFBF, sizeof input);
 	setvbuf(stdout, output, _IOFBF, sizeof output);

@@ -188,7 +188,7 @@ fn push_frame(sites: &mut [Site], name: &str) {
     site.frames.push(name_of(name));
 }
 
-/// Without what is behind the name: "+0x1".
+/// Without what is behind the name: "+0x1", " (file.c)".
 fn name_of(text: &str) -> String {
-    text.split('+').next().unwrap_or_default().to_owned()
+    text.split(['+', ' ']).next().unwrap_or_default().to_owned()
 }

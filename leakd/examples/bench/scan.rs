@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use leakd::report::scan::ScanReport;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::child::Ending;
 use crate::model::Scan;
@@ -27,8 +29,10 @@ const BLOCKS: [u64; 2] = [100_000, 1_000_000];
 const LOST: u64 = 1000;
 /// Where they are allocated, in the source.
 const PLACE: &str = "lost_here";
-/// How long leakd records: the blocks are made meanwhile.
-const RECORDED: Duration = Duration::from_secs(6);
+/// How long leakd may record: until the blocks are made, when it is told to look.
+const RECORDED: Duration = Duration::from_secs(600);
+/// What the process does by itself before, for comparison.
+const BEFORE: Duration = Duration::from_millis(500);
 /// A measurement of what the process does meanwhile.
 const STEP: Duration = Duration::from_millis(20);
 /// Tools that tell what is lost from what is held.
@@ -112,7 +116,13 @@ fn while_it_runs(program: &Path, blocks: u64) -> Result<Scan> {
     process.order(&format!("build {blocks} {LOST}"))?;
 
     let mut steps: Vec<(Instant, f64)> = Vec::new();
+    let begin = Instant::now();
+    let mut told = false;
     let status = loop {
+        if !told && begin.elapsed() > BEFORE {
+            kill(Pid::from_raw(scan.0.id() as i32), Signal::SIGINT)?;
+            told = true;
+        }
         let start = Instant::now();
         let moved = process.order(&format!("loop {}", STEP.as_millis()))?;
         let [moved] = moved[..] else { bail!("the program said {moved:?}") };

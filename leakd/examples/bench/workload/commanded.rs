@@ -35,9 +35,19 @@ impl Commanded {
 
     /// Has it do something; the numbers that it answers.
     pub fn order(&mut self, order: &str) -> Result<Vec<u64>> {
-        let mut line = String::new();
+        self.begin(order)?;
+        self.answer(order)
+    }
+
+    /// Has it do something, and does not wait for the answer.
+    pub fn begin(&mut self, order: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("it was told to end")?;
-        writeln!(stdin, "{order}")?;
+        Ok(writeln!(stdin, "{order}")?)
+    }
+
+    /// Waits for the answer to an order.
+    pub fn answer(&mut self, order: &str) -> Result<Vec<u64>> {
+        let mut line = String::new();
         if self.stdout.read_line(&mut line)? == 0 {
             let status = self.child.0.wait()?;
             bail!("the traced program ended at `{order}` ({status})");
