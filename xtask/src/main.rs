@@ -45,6 +45,10 @@ enum Command {
     },
     /// Measure what tracing costs and finds, beside other tools
     Bench {
+        /// Of programs that are not optimized, as tests have them: quicker to build;
+        /// must come first
+        #[arg(long)]
+        debug: bool,
         /// Handed to the benchmark: overhead, accuracy, scale, scan, micro,
         /// verdicts; --quick, --json, --help
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -93,7 +97,9 @@ fn main() -> ExitCode {
         Command::Build { release } => command::build::run(release),
         Command::Run { arguments } => return finish(command::run::run(&arguments)),
         Command::Test { arguments } => command::test::run(&arguments),
-        Command::Bench { arguments } => return finish(command::bench::run(&arguments)),
+        Command::Bench { debug, arguments } => {
+            return finish(command::bench::run(!debug, &arguments));
+        }
         Command::Vm { kernels, timeout, module, command } => {
             return finish(vm::run(&kernels, &command, Duration::from_secs(timeout), module));
         }

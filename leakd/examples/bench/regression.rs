@@ -36,8 +36,9 @@ struct Counts {
     instructions: BTreeMap<String, f64>,
     /// Instructions that the verifier looked at.
     verified: BTreeMap<String, f64>,
-    /// Memory of the maps with one small process under trace, in KiB.
-    map_kib: f64,
+    /// Memory of the maps with one small process under trace, in KiB, by the number
+    /// of CPUs: some maps have a part for each.
+    map_kib: BTreeMap<usize, f64>,
 }
 
 /// In the source, which is where the benchmark is built.
@@ -57,7 +58,10 @@ pub fn run(document: &Document, record: bool) -> Result<Regression> {
     let (counts, ratios) = (count()?, ratios(document));
     let mut baseline = read()?;
     if record {
-        baseline.counts.insert(family(), counts.clone());
+        let own = baseline.counts.entry(family()).or_default();
+        own.instructions = counts.instructions.clone();
+        own.verified = counts.verified.clone();
+        own.map_kib.extend(counts.map_kib.clone());
         baseline.ratios.extend(ratios.clone());
         let place = place();
         let text = serde_json::to_string_pretty(&baseline)? + "\n";
@@ -77,8 +81,10 @@ pub fn run(document: &Document, record: bool) -> Result<Regression> {
         let before = recorded.and_then(|counts| counts.verified.get(name)).copied();
         counted(format!("{name}: verified"), before, *now, VERIFIED);
     }
-    let before = recorded.map(|counts| counts.map_kib);
-    counted("memory of all maps, KiB".to_owned(), before, counts.map_kib, MEMORY);
+    for (cpus, now) in &counts.map_kib {
+        let before = recorded.and_then(|counts| counts.map_kib.get(cpus)).copied();
+        counted(format!("memory of all maps, KiB, {cpus} CPUs"), before, *now, MEMORY);
+    }
     lines.extend(ratios.into_iter().map(|(name, now)| Compared {
         recorded: baseline.ratios.get(&name).copied(),
         name,
@@ -116,7 +122,8 @@ fn count() -> Result<Counts> {
     let mut engine = Engine::start(Settings::default())?;
     let slot = engine.attach(target.pid(), SeenFrom::Attach)?;
     let (programs, map_bytes) = own()?;
-    let mut counts = Counts { map_kib: map_bytes / 1024.0, ..Counts::default() };
+    let mut counts = Counts::default();
+    counts.map_kib.insert(leakd::bpf::sys::possible_cpus()?, map_bytes / 1024.0);
     for program in loaded_programs() {
         // One that has gone meanwhile is none of ours.
         let Ok(program) = program else { continue };

@@ -4,14 +4,14 @@
 use std::fmt::Write;
 
 use super::html::escape;
-use super::number;
+use super::{number, word};
 use crate::model::{Overhead, is_peer};
 use crate::tracer::LEAKD;
 
-const WIDTH: f64 = 640.0;
+const WIDTH: f64 = 700.0;
 /// Names of tracers on the left, values on the right.
 const LEFT: f64 = 120.0;
-const RIGHT: f64 = 90.0;
+const RIGHT: f64 = 165.0;
 const ROW: f64 = 24.0;
 const TOP: f64 = 26.0;
 
@@ -72,6 +72,10 @@ pub fn throughput(one: &Overhead) -> String {
             continue;
         };
         let summary = &figures.throughput;
+        let mut value = number(summary.median);
+        if is_peer(&row.tracer) {
+            value = format!("{value}  {}", word(figures));
+        }
         let _ = write!(
             svg,
             "<line class=\"range {class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
@@ -80,9 +84,9 @@ pub fn throughput(one: &Overhead) -> String {
             at(summary.low),
             at(summary.high),
             at(summary.median),
-            WIDTH - RIGHT + 40.0,
+            WIDTH - RIGHT + 25.0,
             y + 4.0,
-            number(summary.median)
+            value
         );
     }
     svg + "</svg>"

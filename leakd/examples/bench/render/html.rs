@@ -28,7 +28,8 @@ pub fn page(document: &Document) -> String {
     if !document.overhead.is_empty() {
         body += "<h2>What tracing costs</h2><p>Throughput over that of the untraced: further to \
                  the right is better. The dot is the median, the line the range of the rounds. \
-                 The floor is not a tool: empty programs where leakd has its own.</p>";
+                 The floor is not a tool: empty programs where leakd has its own. The word says \
+                 whether another tool is slower or better than leakd here.</p>";
     }
     for one in &document.overhead {
         overhead(&mut body, one);

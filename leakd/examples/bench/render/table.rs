@@ -200,10 +200,11 @@ pub fn scan(all: &[Scan]) -> Vec<String> {
 /// Against what was committed.
 pub fn regression(one: &Regression) -> Vec<String> {
     let mut lines = vec![format!("Against bench/baseline.json ({})", one.record)];
-    lines.push(format!("  {:<44} {:>10} {:>10}", "", "recorded", "now"));
+    lines.push(format!("  {:<54} {:>9} {:>9}", "", "recorded", "now"));
     for line in &one.lines {
         lines.push(compared(line));
     }
+    lines.push("  Ratios are noisy and shown only; what is counted may not grow.".to_owned());
     let failed = one.lines.iter().filter(|line| line.failed).count();
     lines.push(match failed {
         0 => "  nothing has grown beyond what is allowed".to_owned(),
@@ -215,12 +216,13 @@ pub fn regression(one: &Regression) -> Vec<String> {
 fn compared(line: &Compared) -> String {
     let word = match (line.failed, line.recorded) {
         (true, _) => "GREW",
-        (false, None) => "not on record",
-        (false, Some(_)) if line.noisy => "noisy",
+        (false, None) => "new",
         (false, Some(_)) => "",
     };
-    let recorded = or_dash(line.recorded, number);
-    let text = format!("  {:<44} {recorded:>10} {:>10} {word}", line.name, number(line.now));
+    // What is not noisy was counted.
+    let show = |value: f64| if line.noisy { number(value) } else { format!("{value:.0}") };
+    let recorded = or_dash(line.recorded, show);
+    let text = format!("  {:<54} {recorded:>9} {:>9} {word}", line.name, show(line.now));
     text.trim_end().to_owned()
 }
 
