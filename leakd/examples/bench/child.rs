@@ -13,18 +13,24 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The children that run, for who has to end them all at once.
-static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+/// The children that run, and the signal that ends each, for who has to end them
+/// all at once.
+static RUNNING: Mutex<Vec<(u32, Signal)>> = Mutex::new(Vec::new());
 
 /// Makes the kernel end the command when this program ends, however it does, and
 /// keeps the terminal's Ctrl-C from it: that is for us to handle.
 ///
 /// The kernel watches the thread that starts the command: the main one must.
 pub fn tie(command: &mut Command) -> &mut Command {
+    tie_by(command, Signal::SIGKILL)
+}
+
+/// The same, with the signal that ends it.
+fn tie_by(command: &mut Command, signal: Signal) -> &mut Command {
     command.process_group(0);
     // SAFETY: prctl(2) with integers is safe between fork and exec.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal as i32) {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         })
@@ -38,11 +44,16 @@ pub struct Ending(pub Child);
 impl Ending {
     /// Starts a command that is tied to us.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let child = tie(command).spawn();
+        Self::start_by(command, Signal::SIGKILL)
+    }
+
+    /// The same for one that something is left of unless it is ended by this signal.
+    pub fn start_by(command: &mut Command, signal: Signal) -> Result<Self> {
+        let child = tie_by(command, signal).spawn();
         let child = child.with_context(|| {
             format!("cannot start {}", Path::new(command.get_program()).display())
         })?;
-        running().push(child.id());
+        running().push((child.id(), signal));
         Ok(Self(child))
     }
 
@@ -76,19 +87,19 @@ impl Drop for Ending {
         // It may have gone already.
         let _ = self.0.kill();
         let _ = self.0.wait();
-        running().retain(|&pid| pid != self.0.id());
+        running().retain(|&(pid, _)| pid != self.0.id());
     }
 }
 
-fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+fn running() -> std::sync::MutexGuard<'static, Vec<(u32, Signal)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends all children: for when we have to go at once.
 pub fn end_all() {
-    for &pid in running().iter() {
+    for &(pid, signal) in running().iter() {
         // Ours until it is waited for, which takes it from the list afterwards.
-        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid as i32), signal);
     }
 }
 

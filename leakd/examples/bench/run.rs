@@ -67,10 +67,11 @@ pub fn measure(arguments: &Arguments) -> Result<bool> {
         }
     };
     let begin = Instant::now();
+    let workloads = workloads(arguments)?;
     say(table::head(&document));
     if parts.overhead {
         let amount = amount(arguments);
-        for mut workload in workloads(arguments)? {
+        for mut workload in workloads {
             for one in overhead::run(workload.as_mut(), &mut tracers, amount) {
                 say(table::overhead(&one));
                 document.overhead.push(one);

@@ -62,7 +62,8 @@ impl Postgres {
         ensure!(status.success(), "initdb failed ({status})");
         let mut server = installed.command("postgres", path);
         server.args(["-F", "-c", "listen_addresses=", "-k"]).arg(path).arg("-D").arg(&data);
-        let server = Ending::start(&mut server)?;
+        // An immediate shutdown: its shared memory would stay otherwise.
+        let server = Ending::start_by(&mut server, Signal::SIGQUIT)?;
         let mut postgres = Self { server, directory };
         // It writes its state there, in a line of its own.
         let state = data.join("postmaster.pid");
