@@ -108,7 +108,7 @@ fn measure(
     let length = if cases == 1 { amount.length } else { amount.length_of_case };
     let directory = TempDir::with_prefix("tracer-")?;
     let report = directory.path().join("report");
-    let options = Options { blocks: BLOCKS, report, min_age: Duration::ZERO };
+    let options = Options { blocks: BLOCKS, report, reports: false, min_age: Duration::ZERO };
 
     // A fresh process is warmed up; one that works but once cannot be.
     let start = |workload: &mut dyn Workload, wrapped: &Wrapped| -> Result<_> {

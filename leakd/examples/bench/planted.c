@@ -68,7 +68,7 @@ static __attribute__((noinline)) void work(long tick)
 		sink = malloc(32 + (size_t)(i % 7) * 64);
 		free(sink);
 	}
-	if (tick % 4 == 0)
+	if (tick % 16 == 0)
 		planted_13();
 	__asm__ volatile("");
 }

@@ -11,6 +11,7 @@ use crate::overhead::progress;
 use crate::reports;
 use crate::session::{Compiled, Session};
 use crate::tracer::{FLOOR, LEAKD, Tracer};
+use crate::workload::commanded::Commanded;
 use crate::workload::target;
 
 /// Numbers of blocks.
@@ -79,13 +80,15 @@ fn fill(session: &mut Session, blocks: u64) -> Result<f64> {
 fn measure(tracer: &mut (dyn Tracer + 'static), path: &Path, blocks: u64) -> Result<Scale> {
     let name = tracer.name().to_owned();
     let options = (blocks + SLACK, Duration::ZERO);
-    let mut bare = Session::start(None, path, options, |_| Ok(()))?;
+    // Its libraries are mapped then.
+    let begin = |program: &mut Commanded| program.order("loop 1 0 1 1").map(drop);
+    let mut bare = Session::start(None, path, options, begin)?;
     let bare_elapsed = fill(&mut bare, blocks)?;
     let bare_rate = loop_rate(&mut bare)?;
     let bare_bytes = bare.resident_bytes().unwrap_or(0);
     drop(bare);
 
-    let mut session = Session::start(Some(tracer), path, options, |_| Ok(()))?;
+    let mut session = Session::start(Some(tracer), path, options, begin)?;
     let elapsed = fill(&mut session, blocks)?;
     let rate = loop_rate(&mut session)?;
     let (own, cost) = (session.resident_bytes().unwrap_or(0), session.cost());

@@ -73,7 +73,7 @@ impl Session {
     ) -> Result<Self> {
         let directory = TempDir::with_prefix("session-")?;
         let mut report = directory.path().join("report");
-        let options = Options { blocks, report: report.clone(), min_age };
+        let options = Options { blocks, report: report.clone(), reports: true, min_age };
         let Some(tracer) = tracer else {
             let mut program = Commanded::start(&mut Command::new(program))?;
             before(&mut program)?;

@@ -79,7 +79,8 @@ fn memory(program: &Program, sites: u32) -> Result<Vec<Figure>> {
     let directory = TempDir::with_prefix("leakd-bench-")?;
     let mut target = program.start()?;
     let report = directory.path().join("report.json");
-    let options = Options { blocks: 4 * u64::from(BLOCKS), report, min_age: Duration::ZERO };
+    let options =
+        Options { blocks: 4 * u64::from(BLOCKS), report, reports: true, min_age: Duration::ZERO };
     let running = leakctl::Running::start(target.pid(), &options, 0)?;
     let empty = running.tool().cost().kernel_bytes;
     target.leak(BLOCKS, sites)?;

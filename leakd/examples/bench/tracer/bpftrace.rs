@@ -1,14 +1,12 @@
 //! A script for bpftrace that does what memleak does.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
-use leakd::process::{MappingKind, mappings};
+use anyhow::Result;
 
 use super::process::Tool;
-use super::{Attached, Options, Tracer, Way, first_line};
+use super::{Attached, Options, Tracer, Way, allocator, first_line};
 
 const SCRIPT: &str = include_str!("bpftrace.bt");
 
@@ -38,7 +36,10 @@ impl Tracer for Bpftrace {
 
     fn attach(&mut self, pid: u32, options: &Options) -> Result<Box<dyn Attached>> {
         let mut command = Command::new("bpftrace");
-        let script = SCRIPT.replace("ALLOCATOR", &c_library(pid)?.display().to_string());
+        let mut script = SCRIPT.replace("ALLOCATOR", &allocator(pid)?.display().to_string());
+        if !options.reports {
+            script = script.replace("END {", "END { clear(@stacks);");
+        }
         command.env("BPFTRACE_MAP_KEYS_MAX", options.blocks.min(MOST).to_string());
         command.args(["-p", &pid.to_string(), "-e", &script]);
         let report = File::create(&options.report)?;
@@ -47,17 +48,4 @@ impl Tracer for Bpftrace {
         tool.wait_for_probes()?;
         Ok(Box::new(tool))
     }
-}
-
-/// The C library that a process has mapped.
-fn c_library(pid: u32) -> Result<PathBuf> {
-    mappings(pid)?
-        .into_iter()
-        .find_map(|mapping| match mapping.kind {
-            MappingKind::File { path, .. } => {
-                path.file_name()?.to_str()?.starts_with("libc.so").then(|| path.to_path_buf())
-            }
-            _ => None,
-        })
-        .with_context(|| format!("process {pid} has no libc.so mapped"))
 }

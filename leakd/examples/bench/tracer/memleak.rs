@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::process::Tool;
-use super::{Attached, MEMLEAK, Options, Tracer, Way, first_line};
+use super::{Attached, MEMLEAK, Options, Tracer, Way, allocator, first_line};
 use crate::child::in_path;
 
 /// Names the directory that Debian's packages were unpacked to, with a C library of
@@ -74,10 +74,17 @@ impl Tracer for Memleak {
         let mut command = self.command().context("it is not there")?;
         // A report every hour: none but the one at its end. All call sites of it.
         command.args(["-p", &pid.to_string(), "-T", "100000", "3600"]);
+        // It looks at the C library, unless it is told otherwise.
+        let allocator = allocator(pid)?;
+        if !allocator.to_string_lossy().contains("/libc.so") {
+            command.arg("--obj").arg(&allocator);
+        }
         let report = File::create(&options.report)?;
         command.stdin(Stdio::null()).stdout(report).stderr(Stdio::null());
         let mut tool = Tool::start(MEMLEAK, &mut command)?;
-        tool.wait_for_probes()?;
+        // With another library it may miss functions there: mmap, for one.
+        let name = allocator.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        tool.wait_for_probes().with_context(|| format!("it cannot trace {name}"))?;
         Ok(Box::new(tool))
     }
 }

@@ -67,6 +67,8 @@ pub struct Options {
     pub blocks: u64,
     /// Where its report at the end goes.
     pub report: std::path::PathBuf,
+    /// Whether anybody reads that: making it may take long.
+    pub reports: bool,
     /// leakd: blocks that are younger than this rank no call site.
     pub min_age: std::time::Duration,
 }
@@ -145,6 +147,23 @@ pub fn all() -> Vec<Box<dyn Tracer>> {
         Box::new(valgrind::Valgrind),
         Box::new(leaksanitizer::LeakSanitizer),
     ]
+}
+
+/// The library that a process allocates by: of those that are in the place of the C
+/// library's allocator, or the C library.
+fn allocator(pid: u32) -> Result<std::path::PathBuf> {
+    const OTHERS: [&str; 3] = ["libjemalloc.so", "libtcmalloc", "libmimalloc.so"];
+    let mapped = ::leakd::process::mappings(pid)?;
+    let find = |prefix: &str| {
+        mapped.iter().find_map(|mapping| match &mapping.kind {
+            ::leakd::process::MappingKind::File { path, .. } => {
+                path.file_name()?.to_str()?.starts_with(prefix).then(|| path.to_path_buf())
+            }
+            _ => None,
+        })
+    };
+    let found = OTHERS.iter().find_map(|prefix| find(prefix)).or_else(|| find("libc.so"));
+    found.ok_or_else(|| anyhow::anyhow!("process {pid} has no libc.so mapped"))
 }
 
 /// The first line that a program prints when it is asked for its version.

@@ -57,15 +57,16 @@ impl Commanded {
             .collect()
     }
 
-    /// Has it work, for an answer of four numbers: units of work, elapsed ns, and
-    /// two latencies in ns.
+    /// Has it work, for an answer of four numbers: units of work, CPU time in ns, and
+    /// two latencies in ns. A single program's rate is by its CPU time, traps
+    /// included: what else the machine does is not in it.
     pub fn measure(&mut self, order: &str) -> Result<Sample> {
         let answer = self.order(order)?;
-        let [units, elapsed, p50, p99] = answer[..] else {
+        let [units, cpu, p50, p99] = answer[..] else {
             bail!("it said {answer:?} to `{order}`");
         };
         Ok(Sample {
-            throughput: units as f64 * 1e9 / elapsed.max(1) as f64,
+            throughput: units as f64 * 1e9 / cpu.max(1) as f64,
             p50: Some(p50 as f64),
             p99: Some(p99 as f64),
         })

@@ -65,7 +65,8 @@ pub trait Running {
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Units of work in a second.
+    /// Units of work in a second: of a server in a second, of a program that works
+    /// alone in a second of CPU time.
     pub throughput: f64,
     /// Median latency in nanoseconds.
     pub p50: Option<f64>,
