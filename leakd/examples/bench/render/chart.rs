@@ -11,7 +11,7 @@ use crate::tracer::LEAKD;
 const WIDTH: f64 = 700.0;
 /// Names of tracers on the left, values on the right.
 const LEFT: f64 = 120.0;
-const RIGHT: f64 = 165.0;
+const RIGHT: f64 = 170.0;
 const ROW: f64 = 24.0;
 const TOP: f64 = 26.0;
 
@@ -24,7 +24,7 @@ pub fn throughput(one: &Overhead) -> String {
     let decades = (-least.log10()).ceil().max(1.0);
     let at = |value: f64| {
         let share = 1.0 + value.clamp(least / 10.0, 2.0).log10() / decades;
-        LEFT + share.clamp(0.0, 1.05) * (WIDTH - LEFT - RIGHT)
+        LEFT + share.clamp(0.0, 1.04) * (WIDTH - LEFT - RIGHT)
     };
     let height = TOP + ROW * one.rows.len() as f64 + 8.0;
     let mut svg = format!(
@@ -84,7 +84,7 @@ pub fn throughput(one: &Overhead) -> String {
             at(summary.low),
             at(summary.high),
             at(summary.median),
-            WIDTH - RIGHT + 25.0,
+            WIDTH - RIGHT + 32.0,
             y + 4.0,
             value
         );
