@@ -5,7 +5,7 @@
 
 use crate::{
     Arguments, filter,
-    ledger::{Allocation, allocated, count},
+    ledger::{Allocation, allocated, count, count_left_out},
 };
 use core::ffi::c_void;
 use leakd_common::{kernel::KernelKind, target::Counter};
@@ -26,7 +26,7 @@ pub fn kmalloc(context: *mut c_void) -> i32 {
         return 0;
     }
     if !filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let allocation = Allocation {
@@ -48,7 +48,7 @@ pub fn cache_alloc(context: *mut c_void) -> i32 {
     let arguments = Arguments(context.cast());
     let (address, cache) = (arguments.get(1), arguments.get(2));
     if !filter::wants_cache(cache) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     if address == 0 {
@@ -57,7 +57,7 @@ pub fn cache_alloc(context: *mut c_void) -> i32 {
     }
     let bytes = filter::block_bytes(cache);
     if !filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let allocation = Allocation {
@@ -88,7 +88,7 @@ pub fn page_alloc(context: *mut c_void) -> i32 {
     }
     let bytes = 1u64 << (PAGE_SHIFT + (arguments.get(1) as u32 & 31));
     if !filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let kind = KernelKind::Pages;
@@ -105,7 +105,7 @@ pub fn percpu_alloc(context: *mut c_void) -> i32 {
     let arguments = Arguments(context.cast());
     let bytes = arguments.get(8);
     if !filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let allocation = Allocation {
@@ -131,7 +131,7 @@ pub fn vmap_alloc(context: *mut c_void) -> i32 {
     }
     let (address, bytes) = (arguments.get(0), arguments.get(1));
     if !filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let kind = KernelKind::Vmalloc;

@@ -2,7 +2,7 @@
 
 use crate::{
     filter::read,
-    ledger::{Allocation, allocated, count, freed},
+    ledger::{Allocation, allocated, count, count_left_out, freed},
 };
 use aya_ebpf::{
     Global,
@@ -68,7 +68,7 @@ pub fn vmap_alloc_return(context: *mut c_void) -> i32 {
     let (Some(address), Some(end)) = (start, end) else { return 0 };
     let bytes = end.wrapping_sub(address);
     if !crate::filter::wants_size(bytes) {
-        count(Counter::Filtered);
+        count_left_out();
         return 0;
     }
     let kind = KernelKind::Vmalloc;

@@ -13,8 +13,9 @@ use super::status as exit;
 use crate::client::{Client, ClientError};
 use crate::protocol::{
     Answer, Ask, Event, EventKind, KERNEL_PID, KernelMemoryView, KernelTracingView, MOST_SITES,
-    OutOfMemory, ProcessView, Stage, Status, Verdict, Which,
+    ProcessView, Stage, Status, Verdict, Which,
 };
+use crate::report::text;
 use crate::terminal::{bytes, count, duration, pad, rate_bytes, safe, safe_within};
 
 /// Figures of a status that are older than this need to be told.
@@ -273,28 +274,12 @@ fn row(process: &ProcessView) -> String {
         }
     }
     if let Some(out) = &process.out_of_memory {
-        text.push_str(&wrapped(&[format!("        {}", out_of_memory(out))]));
+        text.push_str(&wrapped(&[format!("        {}", text::out_of_memory(out))]));
     }
     if let Some(error) = process.trace.as_ref().and_then(|trace| trace.error.as_ref()) {
         text.push_str(&wrapped(&[format!("          {}", safe(error))]));
     }
     text
-}
-
-/// When a limit will be reached, in words.
-pub(crate) fn out_of_memory(out: &OutOfMemory) -> String {
-    let span = |milliseconds: u64| duration(milliseconds.saturating_mul(1_000_000));
-    let latest = match out.latest_ms {
-        Some(latest) => format!("to {}", span(latest)),
-        None => "or later".to_owned(),
-    };
-    format!(
-        "out of memory in {} {latest}: {} of {} are left of {}",
-        span(out.soonest_ms),
-        bytes(out.left_bytes),
-        bytes(out.limit_bytes),
-        safe(&out.group)
-    )
 }
 
 fn stage(process: &ProcessView) -> &'static str {

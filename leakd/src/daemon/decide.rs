@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, Tracing};
 use super::subject::{Candidate, Key, Subject, choose};
+use super::view::out_of_memory;
 use crate::config::{Config, Mode, Subject as Named};
 use crate::protocol::{EventKind, Verdict};
 use crate::watch::Watched;
@@ -123,6 +124,12 @@ impl Core {
         let watch = Arc::clone(&self.watch);
         let watch = watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut changes = Vec::new();
+        let limits = &self.limits;
+        let told = |process: &Watched| {
+            let grows = process.judgement.trend == Trend::Growing;
+            let out = if grows { out_of_memory(limits, process) } else { None };
+            (process.judgement.slope, out)
+        };
         for process in watch.processes().filter(|process| process.identity.pid != own) {
             let key = (process.identity.pid, process.identity.start_time);
             let trend = process.judgement.trend;
@@ -130,7 +137,7 @@ impl Core {
             match known {
                 None if trend == Trend::Growing => {
                     self.subjects.insert(key, Subject::new(Arc::clone(&process.identity)));
-                    changes.push((key, trend, process.judgement.slope));
+                    changes.push((key, trend, told(process)));
                 }
                 None => {}
                 Some(subject) => {
@@ -144,20 +151,22 @@ impl Core {
                         subject.active.as_ref().is_some_and(|active| !active.growers.is_empty());
                     let verdict = verdict_of(trend);
                     if !evident && verdict != subject.verdict && verdict != Verdict::Undetermined {
-                        changes.push((key, trend, process.judgement.slope));
+                        changes.push((key, trend, told(process)));
                     }
                 }
             }
         }
         drop(watch);
-        for (key, trend, slope) in changes {
+        for (key, trend, (slope, out)) in changes {
             let Some(subject) = self.subjects.get_mut(&key) else { continue };
             subject.verdict = verdict_of(trend);
             let who = format!("{} (pid {})", subject.identity.comm, key.0);
             let message = match subject.verdict {
                 Verdict::Growing => {
                     let rate = crate::terminal::bytes((slope * 60.0).max(0.0) as u64);
-                    format!("{who} grows by {rate}/min")
+                    let out =
+                        out.map(|out| format!("; {}", crate::report::text::out_of_memory(&out)));
+                    format!("{who} grows by {rate}/min{}", out.unwrap_or_default())
                 }
                 Verdict::WarmUp => format!("{who} grows less and less"),
                 Verdict::CacheLike => format!("{who} goes up and down between bounds"),

@@ -8,14 +8,14 @@ use super::core::Core;
 use super::decide::{is_allowed, verdict_of};
 use super::subject::{Key, Subject};
 use crate::protocol::{
-    Growth, KERNEL_PID, KernelGrowth, KernelMemoryView, OutOfMemory, ProcessView, TraceView,
-    Verdict,
+    Growth, KERNEL_PID, KernelGrowth, KernelMemoryView, ProcessView, TraceView, Verdict,
 };
-use crate::verdict::exhaustion::TimeLeft;
+use crate::verdict::exhaustion::OutOfMemory;
 use crate::watch::Watched;
 use crate::watch::growth::{Judgement, Trend};
 use crate::watch::kernel::KernelWatch;
 use crate::watch::kernel::meminfo::Total;
+use crate::watch::limit::Limits;
 use crate::watch::read::{self, Identity};
 
 /// Allocations that were lost, whatever the cause.
@@ -28,6 +28,18 @@ pub(super) fn lost(counters: &TargetCounters) -> u64 {
 
 /// Points of a series that a slope is told from: of n, n * n / 2 pairs are looked at.
 const MOST_POINTS: usize = 200;
+
+/// When the memory that its control groups leave a process will be used up.
+pub(super) fn out_of_memory(limits: &Limits, process: &Watched) -> Option<OutOfMemory> {
+    let limit = limits.of(process.identity.pid)?;
+    // The span that its growth was told from.
+    let series = process.history.series();
+    let begin = series.last()?.time - process.judgement.span;
+    let recent = &series[series.partition_point(|sample| sample.time < begin)..];
+    let newest = &recent[recent.len().saturating_sub(MOST_POINTS)..];
+    let (slope, interval) = crate::verdict::growth::sen(newest)?;
+    OutOfMemory::of(limit, slope, interval)
+}
 
 impl Core {
     /// The processes: `all`, or those that were ever of interest.
@@ -48,7 +60,7 @@ impl Core {
             view.running = true;
             figures(&mut view, process);
             if growing {
-                view.out_of_memory = self.out_of_memory(process);
+                view.out_of_memory = out_of_memory(&self.limits, process);
             }
             // Open descriptors take a stat(2) each: cheap, but not for all.
             if subject.is_some() || pid.is_some() {
@@ -71,27 +83,6 @@ impl Core {
             views.extend(self.kernel_process(watch.kernel(), all, series));
         }
         views
-    }
-
-    /// When the memory that its control groups leave a process will be used up.
-    fn out_of_memory(&self, process: &Watched) -> Option<OutOfMemory> {
-        let limit = self.limits.of(process.identity.pid)?;
-        // The span that its growth was told from.
-        let series = process.history.series();
-        let begin = series.last()?.time - process.judgement.span;
-        let recent = &series[series.partition_point(|sample| sample.time < begin)..];
-        let newest = &recent[recent.len().saturating_sub(MOST_POINTS)..];
-        let (slope, interval) = crate::verdict::growth::sen(newest)?;
-        let left = TimeLeft::of(limit.left(), slope, interval)?;
-        let milliseconds = |seconds: f64| (seconds * 1000.0) as u64;
-        Some(OutOfMemory {
-            limit_bytes: limit.limit_bytes,
-            left_bytes: limit.left(),
-            group: limit.group,
-            soonest_ms: milliseconds(left.soonest),
-            likely_ms: milliseconds(left.likely),
-            latest_ms: left.latest.map(milliseconds),
-        })
     }
 
     fn view(

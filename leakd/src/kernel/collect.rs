@@ -118,6 +118,7 @@ pub(super) fn collect(
         without_table: Default::default(),
         unprobed,
         replaced_per_second: None,
+        limit: None,
         memory_growth: None,
         sites,
         memory: None,

@@ -16,8 +16,7 @@ pub use answer::{
     Answer, Attached, Done, ErrorCode, Failure, KernelAttached, NotTraced, Reply, Targets, Welcome,
 };
 pub use process::{
-    Evidence, EvidenceSite, GovernorStep, Growth, KERNEL_PID, OutOfMemory, Point, ProcessView,
-    Stage, TraceView,
+    Evidence, EvidenceSite, GovernorStep, Growth, KERNEL_PID, Point, ProcessView, Stage, TraceView,
 };
 pub use request::{Ask, Change, Request, RequestError, Sort, Which};
 pub use status::{

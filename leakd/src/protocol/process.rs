@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Verdict;
 use crate::verdict::Confidence;
+use crate::verdict::exhaustion::OutOfMemory;
 
 /// A point of a time series: seconds before now, bytes.
 pub type Point = (f64, u64);
@@ -112,23 +113,6 @@ pub struct Growth {
     pub span_ms: u64,
     /// How sure it is that there is a trend: the Mann-Kendall test's Z.
     pub z: f64,
-}
-
-/// When a limit will be reached, if a process goes on to grow as it did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct OutOfMemory {
-    /// The control group with the limit.
-    pub group: String,
-    /// The limit, in bytes.
-    pub limit_bytes: u64,
-    /// What is left of it, swap included, in bytes.
-    pub left_bytes: u64,
-    /// In so many milliseconds, with 95 % certainty not before.
-    pub soonest_ms: u64,
-    /// The best guess.
-    pub likely_ms: u64,
-    /// Not after that; null: it may never be.
-    pub latest_ms: Option<u64>,
 }
 
 /// A trace.

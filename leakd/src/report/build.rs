@@ -16,8 +16,12 @@ use super::model::{
 use super::{rank, time};
 use crate::scan::memory::is_c_library;
 use crate::symbol;
+use crate::verdict::exhaustion::OutOfMemory;
+use crate::verdict::growth::Growth;
 use crate::verdict::judge::ProcessFacts;
 use crate::verdict::survival::{Curve, Interval};
+use crate::watch::growth::Trend;
+use crate::watch::limit::Limit;
 
 mod judged;
 
@@ -104,6 +108,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         outstanding,
         heap,
         memory: target.memory,
+        out_of_memory: out_of_memory(target.limit, target.memory_growth),
         bad_frees: target.bad_frees.map(bad_frees),
         probes: target.probes,
         verdict,
@@ -111,6 +116,12 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         omitted,
         kernel: target.kernel,
     }
+}
+
+/// When a process that grows will have used up what it may have.
+fn out_of_memory(limit: Option<Limit>, growth: Option<Growth>) -> Option<OutOfMemory> {
+    let growth = growth.filter(|growth| growth.trend == Trend::Growing)?;
+    OutOfMemory::of(limit?, growth.slope, growth.interval)
 }
 
 /// What in glibc frees the cache of a thread that ends (malloc/malloc.c, arena.c).

@@ -16,6 +16,10 @@ use super::model::{Ended, Probe, ProbeCost, Report, SeenFrom, Unprobed, Windows}
 use crate::resident::Composition;
 use crate::symbol::Frame;
 use crate::verdict::births::Births;
+use crate::verdict::growth::Growth;
+use crate::verdict::survival::Interval;
+use crate::watch::growth::Trend;
+use crate::watch::limit::Limit;
 
 pub const SECOND: u64 = 1_000_000_000;
 /// How long targets are watched, and until when on the clock of births.
@@ -209,11 +213,33 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
             },
         ],
         replaced_per_second: Some(0.0),
+        limit: None,
         memory_growth: None,
         sites,
         memory: Some(memory()),
         bad_frees: None,
         kernel: None,
+    }
+}
+
+/// A group with a name that is not to be trusted.
+pub fn limit() -> Limit {
+    Limit {
+        group: "/a\u{1b}[2Jb.service".to_owned(),
+        limit_bytes: 2 << 30,
+        used_bytes: 1 << 30,
+        swap_left_bytes: 0,
+    }
+}
+
+/// By 1 MiB/s.
+pub fn growth(trend: Trend) -> Growth {
+    Growth {
+        slope: f64::from(1 << 20),
+        interval: Interval { low: f64::from(1 << 19), high: f64::from(1 << 21) },
+        trend,
+        span: 60.0,
+        returned: 0.0,
     }
 }
 

@@ -14,6 +14,7 @@ use super::model::{Ended, Probe, SeenFrom, Unprobed, Windows};
 use crate::symbol::Frame;
 use crate::verdict::births::Births;
 use crate::verdict::growth::Growth;
+use crate::watch::limit::Limit;
 
 /// One look at all targets.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct TargetSnapshot {
     /// Blocks from before the trace that it frees a second, lately; `None`: only the
     /// counter of all of them is known.
     pub replaced_per_second: Option<f64>,
+    /// What its control groups leave it, if they do and it runs.
+    pub limit: Option<Limit>,
     /// How its anonymous memory grows, if that was followed.
     pub memory_growth: Option<Growth>,
     /// The call sites.

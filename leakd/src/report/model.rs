@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::bad_free::BadFree;
 use super::kernel::{KernelSite, KernelTrace};
 use super::memory::Memory;
+use crate::verdict::exhaustion::OutOfMemory;
 use crate::verdict::growth::Rate;
 use crate::verdict::{Confidence, Verdict};
 
@@ -66,6 +67,10 @@ pub struct Target {
     /// trace.
     #[serde(default)]
     pub memory: Option<Memory>,
+    /// When the memory that its control groups leave it will be used up, if it grows
+    /// on as it did; null if it does not grow, has no limit, or has ended.
+    #[serde(default)]
+    pub out_of_memory: Option<OutOfMemory>,
     /// Frees that were wrong; null if it was not looked for them.
     #[serde(default)]
     pub bad_frees: Option<Vec<BadFree>>,

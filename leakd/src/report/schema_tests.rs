@@ -11,6 +11,7 @@ use super::input::TargetSnapshot;
 use super::memory::Memory;
 use super::model::{Ended, Report, SeenFrom, Unprobed};
 use super::{build, json};
+use crate::watch::growth::Trend;
 
 const SCHEMA: &str = include_str!("../../../docs/report.schema.json");
 const DOCUMENTATION: &str = include_str!("../../../docs/REPORT.md");
@@ -60,6 +61,10 @@ fn reports() -> Vec<Report> {
         target.sites[3].site.lifetimes[31] = 5;
         reports.push(report(target));
     }
+    let mut limited = target(leaky_sites());
+    limited.limit = Some(limit());
+    limited.memory_growth = Some(growth(Trend::Growing));
+    reports.push(report(limited));
     reports
 }
 

@@ -22,7 +22,8 @@ pub(crate) use stack::{base_name, brief};
 pub(super) use wrap::Page;
 
 use super::model::{Ended, Report, Site, Target};
-use crate::terminal::{self, Role, Style, bytes, count, duration, safe_within};
+use crate::terminal::{self, Role, Style, bytes, count, duration, safe, safe_within};
+use crate::verdict::exhaustion::OutOfMemory;
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,10 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
             &format!("{who}: nothing is outstanding. Every block that was seen was freed."),
         );
     }
+    if let Some(out) = &target.out_of_memory {
+        let text = out_of_memory(out);
+        page.paragraph(Role::Warning, "", &format!("If it goes on like that: {text}."));
+    }
     let ended = match target.ended {
         Ended::Running => "it is still running",
         Ended::Exited => "it has exited",
@@ -176,6 +181,28 @@ fn verdict(page: &mut Page, target: &Target) {
     let evidence = safe_within(&judged.evidence, 512);
     let word = judged.word.word().to_uppercase();
     page.paragraph(role, "", &format!("Verdict: {word}: {evidence}."));
+}
+
+/// When a limit will be reached, in words.
+pub(crate) fn out_of_memory(out: &OutOfMemory) -> String {
+    format!(
+        "{}: {} of {} are left of {}",
+        when_out_of_memory(out),
+        bytes(out.left_bytes),
+        bytes(out.limit_bytes),
+        safe(&out.group)
+    )
+}
+
+/// The same without what is left.
+pub(crate) fn when_out_of_memory(out: &OutOfMemory) -> String {
+    let span = |milliseconds: u64| duration(milliseconds.saturating_mul(1_000_000));
+    let soonest = span(out.soonest_ms);
+    match out.latest_ms.map(span) {
+        None => format!("out of memory in {soonest} or later"),
+        Some(latest) if latest == soonest => format!("out of memory in {soonest}"),
+        Some(latest) => format!("out of memory in {soonest} to {latest}"),
+    }
 }
 
 fn watched(target: &Target) -> String {

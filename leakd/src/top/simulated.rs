@@ -159,6 +159,7 @@ impl Simulated {
         let bytes = sites.iter().map(|site| site.outstanding_bytes).sum();
         Target {
             memory: None,
+            out_of_memory: None,
             bad_frees: None,
             pid,
             comm: "server".to_owned(),

@@ -19,6 +19,7 @@ use crate::report::model;
 use crate::symbol::{self, CodeAddress, Frame, Lookup, Symbolizer};
 use crate::verdict::births::Births;
 use crate::verdict::sites::SiteHistories;
+use crate::watch::limit::Limits;
 
 /// Ages that are kept of each site.
 const AGE_SAMPLES: usize = 100;
@@ -47,6 +48,7 @@ impl Prepared {
     /// Finds out where its resident memory goes, if it still runs.
     pub(super) fn compose(&mut self) {
         let Some(source) = self.resident.take() else { return };
+        self.snapshot.limit = Limits::find().of(self.snapshot.pid);
         match source.compose() {
             Ok(found) => self.snapshot.memory = Some(Memory::new(&found, self.whole)),
             Err(error) => {
@@ -131,6 +133,7 @@ pub(super) fn prepare(
         without_table: target.without_table().clone(),
         unprobed: target.probes().unprobed().iter().map(unprobed).collect(),
         replaced_per_second: history.and_then(SiteHistories::replaced_per_second),
+        limit: None,
         memory_growth: history.and_then(SiteHistories::memory),
         sites,
         memory: None,

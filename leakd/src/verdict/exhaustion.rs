@@ -1,6 +1,9 @@
 //! When a process that grows will have used up what it may have.
 
+use serde::{Deserialize, Serialize};
+
 use super::survival::Interval;
+use crate::watch::limit::Limit;
 
 /// Farther away than this, growth tells nothing (a year).
 const FARTHEST: f64 = 365.0 * 86_400.0;
@@ -29,6 +32,40 @@ impl TimeLeft {
             soonest: until(interval.high.max(slope)).unwrap_or(likely),
             likely,
             latest: until(interval.low.min(slope)),
+        })
+    }
+}
+
+/// When a limit will be reached, if a process goes on to grow as it did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// The control group with the limit.
+    pub group: String,
+    /// The limit, in bytes.
+    pub limit_bytes: u64,
+    /// What is left of it, swap included, in bytes.
+    pub left_bytes: u64,
+    /// In so many milliseconds, with 95 % certainty not before.
+    pub soonest_ms: u64,
+    /// The best guess.
+    pub likely_ms: u64,
+    /// Not after that; null: it may never be.
+    pub latest_ms: Option<u64>,
+}
+
+impl OutOfMemory {
+    /// Under this limit, at this growth in bytes a second; `None`: as of
+    /// [`TimeLeft::of`].
+    pub fn of(limit: Limit, slope: f64, interval: Interval) -> Option<Self> {
+        let left = TimeLeft::of(limit.left(), slope, interval)?;
+        let milliseconds = |seconds: f64| (seconds * 1000.0) as u64;
+        Some(Self {
+            limit_bytes: limit.limit_bytes,
+            left_bytes: limit.left(),
+            group: limit.group,
+            soonest_ms: milliseconds(left.soonest),
+            likely_ms: milliseconds(left.likely),
+            latest_ms: left.latest.map(milliseconds),
         })
     }
 }

@@ -72,11 +72,15 @@ pub struct Detail {
 /// Why nothing was read.
 #[derive(Debug)]
 pub enum Unreadable {
-    /// It has ended (or is a zombie), or we may not look.
+    /// It has ended, or does so right now, or we may not look.
     Gone,
     /// It has no memory.
     KernelThread,
 }
+
+/// The parent of all kernel threads (kernel/kthread.c), where they are seen: outside
+/// of containers. A thread of the kernel has no memory, nor has a process that exits.
+const KTHREADD: u64 = 2;
 
 /// An open `/proc/PID/status`. It means one process for as long as it lives.
 #[derive(Debug)]
@@ -125,8 +129,9 @@ impl Reader {
         self.name.push_str(&String::from_utf8_lossy(status.name));
         match status.figures {
             Some(figures) => Ok(figures),
-            None if status.zombie => Err(Unreadable::Gone),
-            None => Err(Unreadable::KernelThread),
+            None if status.is_kernel_thread => Err(Unreadable::KernelThread),
+            // A zombie, or on its way: its memory is given back first.
+            None => Err(Unreadable::Gone),
         }
     }
 
@@ -160,7 +165,7 @@ impl Reader {
 struct Status<'a> {
     name: &'a [u8],
     uid: u32,
-    zombie: bool,
+    is_kernel_thread: bool,
     figures: Option<Figures>,
 }
 
@@ -175,7 +180,7 @@ impl<'a> Status<'a> {
             let kib = || number(value).saturating_mul(1024);
             match key {
                 b"Name" => status.name = value,
-                b"State" => status.zombie = matches!(value.first(), Some(b'Z' | b'X' | b'x')),
+                b"Pid" | b"PPid" => status.is_kernel_thread |= number(value) == KTHREADD,
                 b"Uid" => status.uid = number(value) as u32,
                 b"VmRSS" => {
                     figures.resident_bytes = kib();
@@ -312,7 +317,13 @@ mod tests {
         };
         assert_eq!(status.figures, Some(figures));
         let zombie = Status::parse(b"Name:\tx\nState:\tZ (zombie)\nThreads:\t1\n");
-        assert!(zombie.zombie && zombie.figures.is_none());
+        assert!(!zombie.is_kernel_thread && zombie.figures.is_none());
+        // A process that exits has no memory either, for a moment.
+        let exits = Status::parse(b"Name:\tx\nState:\tR (running)\nPid:\t20\nPPid:\t9\n");
+        assert!(!exits.is_kernel_thread && exits.figures.is_none());
+        let thread = Status::parse(b"Name:\tx\nState:\tI (idle)\nPid:\t20\nPPid:\t2\n");
+        assert!(thread.is_kernel_thread && thread.figures.is_none());
+        assert!(Status::parse(b"Name:\tkthreadd\nPid:\t2\nPPid:\t0\n").is_kernel_thread);
         assert!(Status::parse(b"").figures.is_none());
         assert_eq!(number(b"99999999999999999999999"), u64::MAX);
     }

@@ -18,6 +18,7 @@ mod jit;
 mod kernel;
 mod languages;
 mod lifecycle;
+mod limited;
 mod mappings;
 mod real_programs;
 mod run_command;

@@ -50,6 +50,11 @@ const fn own_manners(test: &'static str) -> LeftOut {
     LeftOut { kernels: &[], test, reason }
 }
 
+const fn by_valgrind(test: &'static str) -> LeftOut {
+    let reason = "valgrind, emulated, takes minutes; compared with the sanitizer it is run";
+    LeftOut { kernels: &[], test, reason }
+}
+
 const fn by_budget(test: &'static str) -> LeftOut {
     let reason =
         "traps cost fifty times as much, and no two the same: the budget decides otherwise";
@@ -79,7 +84,7 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 58] = [
+pub const LEFT_OUT: [LeftOut; 60] = [
     same_probes("allocators::mimalloc"),
     same_probes("allocators::tcmalloc"),
     same_probes("allocators::tcmalloc_operator_new"),
@@ -89,6 +94,7 @@ pub const LEFT_OUT: [LeftOut; 58] = [
     same_probes("languages::rust_box"),
     same_probes("languages::static_glibc"),
     same_probes("languages::static_pie_glibc"),
+    own_core("daemon::faults::all_that_come_and_go"),
     own_core("daemon::faults::names_with_escape_sequences"),
     own_core("daemon::faults::status_waits_for_nothing"),
     own_core("daemon::faults::the_clock_jumps"),
@@ -134,6 +140,7 @@ pub const LEFT_OUT: [LeftOut; 58] = [
     own_manners("run_command::status_is_passed_on"),
     own_manners("run_command::streams_belong_to_the_command"),
     own_manners("run_command::text_goes_to_stderr"),
+    by_valgrind("scan::graphs::classes_are_those_of_valgrind"),
     long_tables("real_programs::python_bytes"),
     without_leakd("harness::programs_count_right"),
     without_leakd("harness::programs_leak_what_they_say"),

@@ -5,6 +5,7 @@ use crate::report::fixture::*;
 use crate::report::heap_summary;
 use crate::report::input::TargetSnapshot;
 use crate::report::model::SeenFrom;
+use crate::watch::growth::Trend;
 use leakd_common::event::StackEnd;
 use leakd_common::target::Counter;
 
@@ -86,6 +87,20 @@ fn wrong_frees() {
     unsure.counters.counts[Counter::LostFrees as usize] = 5;
     assert!(show(unsure.clone()).contains("5 frees could not be looked at"));
     assert!(show(unsure).contains("not every allocation was seen"));
+}
+
+/// Check that it is told when a limit will be reached, of a process that grows and of
+/// no other, and that the group's name is made safe.
+#[test]
+fn out_of_memory() {
+    let limited = |trend| {
+        let target = target(leaky_sites());
+        TargetSnapshot { limit: Some(limit()), memory_growth: Some(growth(trend)), ..target }
+    };
+    let text = show(limited(Trend::Growing));
+    let told = "out of memory in 8m 32s to 34m 08s: 1.00 GiB of 2.00 GiB are left of /a\\x1b[2Jb";
+    assert!(text.replace("\n  ", " ").contains(told), "{text}");
+    assert!(!show(limited(Trend::Bounded)).contains("out of memory"));
 }
 
 /// Check the report of the kernel, with all that is said only of it.

@@ -59,6 +59,9 @@ fn process_panel(
     put(buffer, (0, top), width, false, &who, theme.style(Role::Heading));
     let dot = theme.dot();
     let mut facts = format!("{}{dot}{}", stage(process), verdict(process).0);
+    if let Some(out) = &process.out_of_memory {
+        facts += &format!("{dot}{}", crate::report::text::when_out_of_memory(out));
+    }
     facts += &format!("{dot}up {}", duration(process.age_ms.saturating_mul(1_000_000)));
     if let Some(trace) = &process.trace {
         facts += &match &trace.error {
