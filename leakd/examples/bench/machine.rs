@@ -31,7 +31,8 @@ impl Machine {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kilobytes = memory.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
         Self {
-            processor: value("model name").unwrap_or_else(|| "unknown processor".to_owned()),
+            processor: value("model name")
+                .map_or_else(|| "unknown processor".to_owned(), |name| name.replace("(R)", "")),
             processors: thread::available_parallelism().map_or(1, usize::from),
             kernel: leakd::preflight::release(),
             memory_bytes: kilobytes.unwrap_or(0) << 10,

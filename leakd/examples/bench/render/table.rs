@@ -34,13 +34,13 @@ pub fn all(document: &Document) -> Vec<Vec<String>> {
 }
 
 /// The heading over the tables of overhead.
-const HEADING: [&str; 8] = ["rate", "of untraced", "p50", "p99", "CPU%", "MiB", "kernel", "is"];
+const HEADING: [&str; 8] = ["rate", "of untraced", "p50", "p99", "CPU%", "MiB", "+kern", "is"];
 
 fn columns(name: &str, values: &[String; 8]) -> String {
     let [throughput, range, p50, p99, cpu, resident, kernel, word] = values;
     let line = format!(
         "  {name:<13} {throughput:>6} {range:>13} {p50:>6} {p99:>6} {cpu:>4} {resident:>5} \
-         {kernel:>6} {word}"
+         {kernel:>5} {word}"
     );
     line.trim_end().to_owned()
 }
