@@ -288,7 +288,7 @@ pub fn judge_process<'a>(
     match worst {
         Verdict::Leak | Verdict::Growing => words::process(worst, &found, process),
         // What is not allocated here, or not seen to be.
-        _ if grows.is_some() => words::unexplained(process),
+        _ if grows.is_some() => words::unexplained(&found, process),
         _ => words::quiet(&found, process),
     }
 }

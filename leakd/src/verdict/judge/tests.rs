@@ -293,6 +293,9 @@ fn of_a_process() {
     assert_eq!(of(&[&calm], &growing).verdict, Verdict::Growing);
     assert!(of(&[&calm], &growing).evidence.contains("no call site does"));
     let open = Opinion { evidence: "watched for 3 s only".to_owned(), ..Opinion::default() };
+    let grows = of(&[&calm, &open], &growing);
+    assert_eq!(grows.verdict, Verdict::Growing);
+    assert!(grows.evidence.contains("cannot be told yet: watched for 3 s"), "{grows:?}");
     assert_eq!(of(&[&open], &quiet).verdict, Verdict::Undetermined);
     assert_eq!(of(&[&open], &quiet).evidence, open.evidence);
 }

@@ -168,12 +168,20 @@ pub fn process(verdict: Verdict, sorted: &[&Opinion], process: &ProcessFacts) ->
     Opinion { verdict, confidence, evidence, rate: Some(rate) }
 }
 
-/// Of a process that grows, though no call site does.
-pub fn unexplained(process: &ProcessFacts) -> Opinion {
+/// Of a process that grows, though no call site is seen to.
+pub fn unexplained(sorted: &[&Opinion], process: &ProcessFacts) -> Opinion {
     let rate = process.memory.map(Rate::from);
     let by = rate.map_or(String::new(), |rate| format!(" by {}", per_minute(&rate)));
-    let evidence =
-        format!("its memory grows{by}, but no call site does: fragmentation, or not by malloc");
+    let open = sorted.iter().find(|one| one.verdict == Verdict::Undetermined);
+    let evidence = match open {
+        Some(open) => {
+            let reason = &open.evidence;
+            format!("its memory grows{by}; which call site does cannot be told yet: {reason}")
+        }
+        None => {
+            format!("its memory grows{by}, but no call site does: fragmentation, or not by malloc")
+        }
+    };
     Opinion { verdict: Verdict::Growing, confidence: None, evidence, rate }
 }
 
