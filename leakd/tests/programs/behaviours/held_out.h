@@ -86,8 +86,9 @@ ALONE static void leak_beneath_waves(void)
 static void ring_of_buffers(void)
 {
 	static char *ring[64];
+	unsigned bytes = 1000 + chance(9000);
 	free(ring[tick % 64]);
-	ring[tick % 64] = fill(1000 + chance(9000));
+	ring[tick % 64] = fill(bytes);
 }
 
 /* It doubles for the first 40 seconds; then as many come as go. */
@@ -114,8 +115,10 @@ static void entries_of_20_seconds(void)
 	static unsigned next, oldest;
 	for (; oldest < next && entries[oldest % 4096].born + 20 * TICKS < tick; oldest++)
 		free(entries[oldest % 4096].text);
-	for (unsigned i = chance(3); i > 0; i--, next++)
-		entries[next % 4096] = (struct entry){ fill(200 + chance(200)), tick };
+	for (unsigned i = chance(3); i > 0; i--, next++) {
+		unsigned bytes = 200 + chance(200);
+		entries[next % 4096] = (struct entry){ fill(bytes), tick };
+	}
 }
 
 /* 300 parts of a program, each set up when it is first asked for. */
@@ -145,6 +148,7 @@ static void last_thousand_edits(void)
 	static char *edits[1000];
 	if (tick % 2)
 		return;
+	unsigned bytes = 20 + chance(300);
 	free(edits[tick / 2 % 1000]);
-	edits[tick / 2 % 1000] = fill(20 + chance(300));
+	edits[tick / 2 % 1000] = fill(bytes);
 }
