@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ALONE __attribute__((noinline, noclone, unused))
@@ -50,6 +51,19 @@ ALONE static void say_truth(void)
 {
 	say("{\"rounds\":%lu,\"leaked_blocks\":%lu,\"leaked_bytes\":%lu}\n", rounds,
 	    leaked_blocks, leaked_bytes);
+}
+
+/* How many ticks are over since the first call. By the clock, and not by counting
+ * pauses: on a busy machine memory is to grow, or to stop growing, when it should. */
+ALONE static unsigned long ticks_since_start(unsigned long a_second)
+{
+	static struct timespec start;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (start.tv_sec == 0)
+		start = now;
+	long long nanoseconds = (now.tv_sec - start.tv_sec) * 1000000000ll + now.tv_nsec - start.tv_nsec;
+	return nanoseconds * a_second / 1000000000ull;
 }
 
 static void on_terminate(int signal)

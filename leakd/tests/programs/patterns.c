@@ -210,11 +210,11 @@ int main(int count, char **arguments)
 	for (unsigned i = 0; i < sizeof PATTERNS / sizeof *PATTERNS; i++)
 		if (count > 1 && strcmp(PATTERNS[i].name, arguments[1]) == 0) {
 			ready();
-			for (;; tick++) {
-				PATTERNS[i].step();
-				serve(3);
-				usleep(1000000 / TICKS);
-			}
+			for (;; usleep(1000000 / TICKS))
+				for (unsigned long due = ticks_since_start(TICKS); tick <= due; tick++) {
+					PATTERNS[i].step();
+					serve(3);
+				}
 		}
 	return 2;
 }

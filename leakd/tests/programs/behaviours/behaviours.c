@@ -545,11 +545,11 @@ int main(int count, char **arguments)
 	for (unsigned i = 0; i < sizeof BEHAVIOURS / sizeof *BEHAVIOURS; i++)
 		if (count > 1 && strcmp(BEHAVIOURS[i].name, arguments[1]) == 0) {
 			ready();
-			for (; !terminated; tick++) {
-				BEHAVIOURS[i].step();
-				serve(3);
-				usleep(1000000 / TICKS);
-			}
+			for (; !terminated; usleep(1000000 / TICKS))
+				for (unsigned long due = ticks_since_start(TICKS); tick <= due; tick++) {
+					BEHAVIOURS[i].step();
+					serve(3);
+				}
 		}
 	return 2;
 }

@@ -2,6 +2,7 @@
 // labels.json. A tick is a fiftieth of a second.
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -258,8 +259,11 @@ int main(int count, char **arguments)
 		return 2;
 	printf("ready %d\n", getpid());
 	fflush(stdout);
-	for (;; tick++) {
-		found->second();
-		usleep(1000000 / TICKS);
+	// By the clock: on a busy machine memory is to grow when it should.
+	auto start = std::chrono::steady_clock::now();
+	for (;; usleep(1000000 / TICKS)) {
+		std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+		for (; tick <= passed.count() * TICKS; tick++)
+			found->second();
 	}
 }

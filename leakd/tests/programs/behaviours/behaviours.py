@@ -139,7 +139,10 @@ def documents():
 
 step = globals()[sys.argv[1]]
 print(f"ready {os.getpid()}", flush=True)
+# By the clock: on a busy machine memory is to grow when it should.
+start = time.monotonic()
 while True:
-    step()
-    tick += 1
+    while tick <= (time.monotonic() - start) * TICKS:
+        step()
+        tick += 1
     time.sleep(1 / TICKS)
