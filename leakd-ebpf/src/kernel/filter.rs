@@ -26,8 +26,8 @@ static WANTED_NAMES: Array<u64, WANTED_CACHES> = Array::new();
 
 /// What was found out about caches: the address of a `struct kmem_cache`, with bit
 /// 0 set if it is wanted, at a place that the address makes. One that two share is
-/// found out anew each time. The lookup in an array is a few instructions; that in a
-/// hash map cost a quarter of what a block that is left out takes.
+/// found out anew each time. An array: the kernel makes a few instructions of the
+/// lookup, and of one in a hash map a call.
 #[btf_map]
 static VERDICTS: Array<u64, { 1 << VERDICTS_LOG2 }> = Array::new();
 

@@ -22,8 +22,8 @@ const PAGE: u32 = 2;
 #[btf_map]
 static SEEN: PerCpuArray<u64, 3> = PerCpuArray::new();
 
-/// Has the second program know that the first one ran: to look for each block twice
-/// takes as long as to take it out once.
+/// Has the second program know that the first one ran, and so not look the block up
+/// again.
 #[inline(always)]
 fn saw(tracepoint: u32, address: u64) {
     if let Some(seen) = SEEN.get_ptr_mut(tracepoint) {

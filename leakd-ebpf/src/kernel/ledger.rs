@@ -57,7 +57,7 @@ pub fn count_by(counter: Counter, value: u64) {
 
 /// Counts a block that is left out. Most events of a restricted trace end here, and
 /// what the count is for, the price of tracing, need not be exact: an interrupt in
-/// between may lose one, but it costs a tenth of an atomic one.
+/// between may lose one, but no atomic has to be paid for.
 #[inline(always)]
 pub fn count_left_out() {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
