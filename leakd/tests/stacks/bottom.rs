@@ -125,9 +125,7 @@ fn assert_whole(name: &str, scene: Scene, allocations: u64, page_faults: u64) {
              {unknown} not announced"
         );
         tell_why(&stacks.seen);
-        // Stacks that come faster than a busy machine lets us read them are counted,
-        // and say nothing of how far the others lead.
-        assert!(unknown * 5 <= all, "{name}: of {unknown} {what} too many are not known");
+        assert!(unknown * 20 <= all, "{name}: of {unknown} {what} too many are not known");
     }
     assert!(of_allocations.all >= allocations, "{name}: {of_allocations:?}");
     assert!(of_page_faults.all >= page_faults, "{name}: {of_page_faults:?}");
