@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::compiled::Compiled;
 use crate::model::Accuracy;
 use crate::overhead::progress;
 use crate::reports::{self, Site};
-use crate::session::{Compiled, Session};
+use crate::session::Session;
 use crate::tracer::{FLOOR, Tracer};
 
 const SOURCE: &str = include_str!("planted.c");

@@ -1,6 +1,5 @@
 //! Other programs that the benchmark starts: none of them outlives it.
 
-use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::process::Process;
 
 /// The children that run, and the signal that ends each, for who has to end them
 /// all at once.
@@ -106,21 +106,22 @@ pub fn end_all() {
 /// CPU time that a process and its threads have used, in seconds; `None` once it
 /// has been waited for.
 pub fn cpu_seconds(pid: u32) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Its name, in brackets, may hold anything.
-    let mut words = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = words.next()?.parse().ok()?;
-    let system: f64 = words.next()?.parse().ok()?;
-    // USER_HZ, which x86-64 and aarch64 have at 100.
-    Some((user + system) / 100.0)
+    let stat = process(pid)?.stat().ok()?;
+    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// A value of a process's status, in bytes: `VmRSS`, `VmHWM`.
-pub fn status_bytes(pid: u32, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes << 10)
+/// A process's resident memory, in bytes.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    Some(process(pid)?.status().ok()?.vmrss? << 10)
+}
+
+/// The most that was resident so far, in bytes.
+pub fn peak_bytes(pid: u32) -> Option<u64> {
+    Some(process(pid)?.status().ok()?.vmhwm? << 10)
+}
+
+fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
 }
 
 /// Waits until something is so; `what` says in an error what was waited for.

@@ -1,7 +1,7 @@
 /* A structure of many blocks that point to each other, and some that were lost.
  *
- *   build BLOCKS LOST    -> BLOCKS
- *   loop MILLISECONDS    moves pointers about for so long -> how many it has moved
+ *   build BLOCKS LOST BYTES  -> BLOCKS; each of so many bytes, 64 at least
+ *   loop MILLISECONDS        moves pointers about for so long -> how many it has moved
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@ struct node {
 };
 
 static struct node *root;
+static size_t bytes = sizeof(struct node);
 static uint64_t seed = 1;
 
 static uint64_t random_number(void)
@@ -26,14 +27,14 @@ static uint64_t random_number(void)
 
 static __attribute__((noinline)) struct node *reachable(void)
 {
-	struct node *node = calloc(1, sizeof *node);
+	struct node *node = calloc(1, bytes);
 	__asm__ volatile("" : "+r"(node));
 	return node;
 }
 
 static __attribute__((noinline)) void lost_here(void)
 {
-	void *block = calloc(1, sizeof(struct node));
+	void *block = calloc(1, bytes);
 	__asm__ volatile("" : "+r"(block));
 }
 
@@ -72,14 +73,16 @@ static uint64_t now(void)
 int main(void)
 {
 	static char line[64], input[4096], output[4096], command[16];
-	long a = 0, b = 0;
+	long a = 0, b = 0, c = 0;
 
 	setvbuf(stdin, input, _IOFBF, sizeof input);
 	setvbuf(stdout, output, _IOFBF, sizeof output);
 	while (fgets(line, sizeof line, stdin)) {
-		if (sscanf(line, "%15s %ld %ld", command, &a, &b) < 2)
+		if (sscanf(line, "%15s %ld %ld %ld", command, &a, &b, &c) < 2)
 			return 2;
 		if (!strcmp(command, "build")) {
+			if ((size_t)c > bytes)
+				bytes = (size_t)c;
 			build(a);
 			for (long i = 0; i < b; i++)
 				lost_here();

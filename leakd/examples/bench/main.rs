@@ -8,6 +8,7 @@
 mod accuracy;
 mod arguments;
 mod child;
+mod compiled;
 mod goals;
 mod interrupt;
 mod machine;

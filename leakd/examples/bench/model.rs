@@ -211,6 +211,12 @@ pub struct Scan {
     pub tracer: String,
     /// Blocks of the process.
     pub blocks: u64,
+    /// Bytes of each.
+    #[serde(default)]
+    pub block_bytes: u64,
+    /// Memory that was looked at in a second, in bytes; null: it does not tell.
+    #[serde(default)]
+    pub bytes_per_second: Option<f64>,
     /// Why there are no figures.
     pub missing: Option<String>,
     /// How long it took, in seconds.

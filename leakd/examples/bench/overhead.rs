@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::child::status_bytes;
+use crate::child::resident_bytes;
 use crate::model::{Figures, Overhead, Row};
 use crate::statistics::{Summary, median};
 use crate::tracer::{Cost, LEAKD, Options, Tracer, Way, Wrapped};
@@ -130,7 +130,7 @@ fn measure(
     let base = all(&mut untraced)?;
 
     if tracer.way() == Way::Wrap {
-        let base_bytes = status_bytes(untraced.pid(), "VmRSS");
+        let base_bytes = resident_bytes(untraced.pid());
         if !workload.once() {
             *plain = Some(untraced);
         }
@@ -142,7 +142,7 @@ fn measure(
         let elapsed = begin.elapsed();
         let mut after = wrapped.beside.as_ref().map(|beside| beside.cost()).unwrap_or_default();
         // In the process itself: what it has more than the untraced one.
-        let bytes = status_bytes(running.pid(), "VmRSS");
+        let bytes = resident_bytes(running.pid());
         let more = bytes.zip(base_bytes).map(|(with, without)| with.saturating_sub(without));
         after.resident_bytes = more.map(|more| more + after.resident_bytes.unwrap_or(0));
         drop(running);

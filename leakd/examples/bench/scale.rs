@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use crate::compiled::Compiled;
 use crate::model::Scale;
 use crate::overhead::progress;
 use crate::reports;
-use crate::session::{Compiled, Session};
+use crate::session::Session;
 use crate::tracer::{FLOOR, LEAKD, Tracer};
 use crate::workload::commanded::Commanded;
 use crate::workload::target;

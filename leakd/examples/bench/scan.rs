@@ -14,17 +14,28 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::child::Ending;
+use crate::compiled::Compiled;
 use crate::model::Scan;
 use crate::overhead::progress;
 use crate::reports;
-use crate::session::{Compiled, Session};
+use crate::session::Session;
 use crate::statistics::median;
 use crate::tracer::{LEAKD, Tracer, leakctl};
 use crate::workload::commanded::Commanded;
 
 const SOURCE: &str = include_str!("graph.c");
-/// Numbers of blocks.
-const BLOCKS: [u64; 2] = [100_000, 1_000_000];
+/// What the process has.
+#[derive(Clone, Copy, Debug)]
+struct Heap {
+    blocks: u64,
+    block_bytes: u64,
+}
+
+const HEAPS: [Heap; 3] = [
+    Heap { blocks: 100_000, block_bytes: 64 },
+    Heap { blocks: 1_000_000, block_bytes: 64 },
+    Heap { blocks: 1_000_000, block_bytes: 1024 },
+];
 /// Of which so many are lost besides.
 const LOST: u64 = 1000;
 /// Where they are allocated, in the source.
@@ -42,28 +53,26 @@ const TOOLS: [&str; 3] = [LEAKD, "valgrind", "lsan"];
 pub fn run(tracers: &mut [Box<dyn Tracer>]) -> Result<Vec<Scan>> {
     let program = Compiled::of(SOURCE)?;
     let mut all = Vec::new();
-    for blocks in BLOCKS {
+    for heap in HEAPS {
         for tracer in tracers.iter_mut().filter(|tracer| TOOLS.contains(&tracer.name())) {
             let name = tracer.name().to_owned();
-            progress(&format!("what is lost of {blocks} blocks: {name}"));
+            let Heap { blocks, block_bytes } = heap;
+            progress(&format!("what is lost of {blocks} blocks of {block_bytes} B: {name}"));
             let path = program.path();
             let result = match tracer.version() {
                 Err(why) => Err(why),
                 Ok(_) if name == LEAKD => {
-                    while_it_runs(&path, blocks).map_err(|error| format!("{error:#}"))
+                    while_it_runs(&path, heap).map_err(|error| format!("{error:#}"))
                 }
                 Ok(_) => {
-                    at_its_end(tracer.as_mut(), &path, blocks).map_err(|error| format!("{error:#}"))
+                    at_its_end(tracer.as_mut(), &path, heap).map_err(|error| format!("{error:#}"))
                 }
             };
             all.push(result.unwrap_or_else(|why| Scan {
-                tracer: name,
-                blocks,
                 missing: Some(why),
-                seconds: None,
                 found: None,
                 wrong: None,
-                throughput: None,
+                ..Scan::of(&name, heap, 0, 0)
             }));
         }
     }
@@ -71,22 +80,33 @@ pub fn run(tracers: &mut [Box<dyn Tracer>]) -> Result<Vec<Scan>> {
     Ok(all)
 }
 
-fn result(tracer: &str, blocks: u64, found: u64, wrong: u64) -> Scan {
-    Scan {
-        tracer: tracer.to_owned(),
-        blocks,
-        missing: None,
-        seconds: None,
-        found: Some(found as f64 / LOST as f64),
-        wrong: Some(wrong),
-        throughput: None,
+impl Heap {
+    /// The program's command that makes it.
+    fn command(self) -> String {
+        format!("build {} {LOST} {}", self.blocks, self.block_bytes)
     }
 }
 
-fn at_its_end(tracer: &mut (dyn Tracer + 'static), program: &Path, blocks: u64) -> Result<Scan> {
+impl Scan {
+    fn of(tracer: &str, heap: Heap, found: u64, wrong: u64) -> Self {
+        Self {
+            tracer: tracer.to_owned(),
+            blocks: heap.blocks,
+            block_bytes: heap.block_bytes,
+            bytes_per_second: None,
+            missing: None,
+            seconds: None,
+            found: Some(found as f64 / LOST as f64),
+            wrong: Some(wrong),
+            throughput: None,
+        }
+    }
+}
+
+fn at_its_end(tracer: &mut (dyn Tracer + 'static), program: &Path, heap: Heap) -> Result<Scan> {
     let name = tracer.name().to_owned();
     let mut session = Session::start(Some(tracer), program, (0, Duration::ZERO), |_| Ok(()))?;
-    session.program.order(&format!("build {blocks} {LOST}"))?;
+    session.program.order(&heap.command())?;
     let ended = session.end()?;
     let sites = reports::read(&name, &ended.report)?;
     let lost = sites.iter().filter(|site| site.leak);
@@ -96,10 +116,10 @@ fn at_its_end(tracer: &mut (dyn Tracer + 'static), program: &Path, blocks: u64) 
         let is_there = site.frames.iter().any(|frame| frame == PLACE);
         *(if is_there { &mut found } else { &mut wrong }) += count;
     }
-    Ok(Scan { seconds: Some(ended.seconds), ..result(&name, blocks, found, wrong) })
+    Ok(Scan { seconds: Some(ended.seconds), ..Scan::of(&name, heap, found, wrong) })
 }
 
-fn while_it_runs(program: &Path, blocks: u64) -> Result<Scan> {
+fn while_it_runs(program: &Path, heap: Heap) -> Result<Scan> {
     let directory = tempfile::TempDir::with_prefix("scan-")?;
     let output = directory.path().join("report.json");
     let mut process = Commanded::start(&mut Command::new(program))?;
@@ -113,7 +133,7 @@ fn while_it_runs(program: &Path, blocks: u64) -> Result<Scan> {
     let attached = lines.by_ref().map_while(Result::ok).any(|line| line.contains("attached to"));
     ensure!(attached, "leakctl scan ended before it was attached");
     thread::spawn(move || lines.for_each(drop));
-    process.order(&format!("build {blocks} {LOST}"))?;
+    process.order(&heap.command())?;
 
     let mut steps: Vec<(Instant, f64)> = Vec::new();
     let begin = Instant::now();
@@ -146,7 +166,11 @@ fn while_it_runs(program: &Path, blocks: u64) -> Result<Scan> {
     }
     Ok(Scan {
         seconds: Some(took.as_secs_f64()),
+        bytes_per_second: Some(
+            report.method.read_bytes as f64 * 1e9 / report.method.read_ns as f64,
+        )
+        .filter(|speed| speed.is_finite()),
         throughput: Some(median(&rate(true)) / median(&rate(false))),
-        ..result(LEAKD, blocks, found, wrong)
+        ..Scan::of(LEAKD, heap, found, wrong)
     })
 }

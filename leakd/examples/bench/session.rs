@@ -4,41 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::child::status_bytes;
+use crate::child::resident_bytes;
 use crate::tracer::{Attached, Cost, Options, Told, Tracer, Way, Wrapped};
 use crate::workload::commanded::Commanded;
 
 /// How long a report may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A program of ours, compiled.
-#[derive(Debug)]
-pub struct Compiled {
-    directory: TempDir,
-}
-
-impl Compiled {
-    /// Compiles C as distributions do.
-    pub fn of(source: &str) -> Result<Self> {
-        let directory = TempDir::with_prefix("program-")?;
-        let file = directory.path().join("program.c");
-        std::fs::write(&file, source)?;
-        let mut compiler = Command::new("cc");
-        compiler.args(["-O2", "-g", "-fomit-frame-pointer", "-pthread", "-o"]);
-        compiler.arg(directory.path().join("program")).arg(&file);
-        let status = compiler.status().context("cc, which compiles programs, cannot be started")?;
-        ensure!(status.success(), "cc could not compile a program ({status})");
-        Ok(Self { directory })
-    }
-
-    /// The executable.
-    pub fn path(&self) -> PathBuf {
-        self.directory.path().join("program")
-    }
-}
 
 /// A program under a tracer, or under none.
 pub struct Session {
@@ -98,7 +72,7 @@ impl Session {
 
     /// Resident memory of the program.
     pub fn resident_bytes(&self) -> Option<u64> {
-        status_bytes(self.program.pid(), "VmRSS")
+        resident_bytes(self.program.pid())
     }
 
     /// What the tracer takes by itself.

@@ -175,21 +175,27 @@ pub fn scan(all: &[Scan]) -> Vec<String> {
     }
     let mut lines = vec![
         "Blocks that nothing leads to any more".to_owned(),
-        "                   blocks  seconds   found   wrong   process meanwhile".to_owned(),
+        "                   blocks B each seconds  GB/s  found  wrong  process meanwhile"
+            .to_owned(),
     ];
     for one in all {
         if let Some(why) = &one.missing {
-            lines.push(cut(&format!("  {:<13} {:>10} {why}", one.tracer, one.blocks)));
+            lines.push(cut(&format!(
+                "  {:<13} {:>10} {:>6} {why}",
+                one.tracer, one.blocks, one.block_bytes
+            )));
             continue;
         }
         let meanwhile = one
             .throughput
             .map_or_else(|| "had to end".to_owned(), |x| format!("{} of speed", number(x)));
         lines.push(format!(
-            "  {:<13} {:>10} {:>8} {:>7} {:>7}   {meanwhile}",
+            "  {:<13} {:>10} {:>6} {:>7} {:>5} {:>6} {:>6}  {meanwhile}",
             one.tracer,
             one.blocks,
+            one.block_bytes,
             or_dash(one.seconds, number),
+            or_dash(one.bytes_per_second, |speed| number(speed / 1e9)),
             or_dash(one.found, number),
             or_dash(one.wrong, |wrong| wrong.to_string()),
         ));

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::process::Tool;
 use super::{LEAKD, Options};
-use crate::child::{status_bytes, tie};
+use crate::child::{self, tie};
 
 /// Exit statuses of a trace that went well: nothing found, something found.
 const WELL: [i32; 2] = [0, 1];
@@ -107,7 +107,7 @@ impl Running {
         // wait4(2) would tell the peak, too, but as the larger of this and what
         // the process had before its exec: our own size.
         let status = loop {
-            peak_bytes = peak_bytes.max(status_bytes(pid, "VmHWM").unwrap_or(0));
+            peak_bytes = peak_bytes.max(child::peak_bytes(pid).unwrap_or(0));
             if let Some(status) = child.0.try_wait()? {
                 break status;
             }

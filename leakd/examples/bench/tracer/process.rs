@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::kernel_memory::Group;
 use super::{Attached, Cost, Told};
-use crate::child::{Ending, cpu_seconds, status_bytes};
+use crate::child::{Ending, cpu_seconds, resident_bytes};
 
 /// How long a tool may take to attach, and to end.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ impl Attached for Tool {
         let pid = self.child.0.id();
         Cost {
             cpu_seconds: cpu_seconds(pid),
-            resident_bytes: status_bytes(pid, "VmRSS"),
+            resident_bytes: resident_bytes(pid),
             kernel_bytes: self.group.as_ref().and_then(|group| group.bytes().ok()),
         }
     }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::commanded::Commanded;
 use super::target::Program;
 use super::{Running, Sample, Workload};
+use crate::compiled::Compiled;
 use crate::tracer::Wrapped;
 
 /// One loop.
@@ -94,7 +95,7 @@ impl Workload for Loops {
     }
 
     fn missing(&self) -> Option<String> {
-        Program::missing()
+        Compiled::missing()
     }
 
     fn start(&mut self, wrapped: &Wrapped) -> Result<Box<dyn Running>> {

@@ -1,14 +1,12 @@
 //! The program that is traced: `target.c`, compiled here.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
+use anyhow::{Result, bail};
 
 use super::commanded::Commanded;
-use crate::child::in_path;
+use crate::compiled::Compiled;
 use crate::statistics::median;
 
 /// Its source.
@@ -44,34 +42,17 @@ impl Shape {
 
 /// The compiled program.
 #[derive(Debug)]
-pub struct Program {
-    directory: TempDir,
-}
+pub struct Program(Compiled);
 
 impl Program {
-    /// Compiles it, without frame pointers.
+    /// Compiles it.
     pub fn compile() -> Result<Self> {
-        let directory = TempDir::with_prefix("leakd-bench-")?;
-        let source = directory.path().join("target.c");
-        fs::write(&source, SOURCE)?;
-        let status = Command::new("cc")
-            .args(["-O2", "-fomit-frame-pointer", "-pthread", "-o"])
-            .arg(directory.path().join("target"))
-            .arg(&source)
-            .status()
-            .context("cc, which compiles the traced program, cannot be started")?;
-        ensure!(status.success(), "cc could not compile the traced program ({status})");
-        Ok(Self { directory })
-    }
-
-    /// What it takes to compile it, and is not there.
-    pub fn missing() -> Option<String> {
-        in_path("cc").is_none().then(|| "cc is not installed".to_owned())
+        Compiled::of(SOURCE).map(Self)
     }
 
     /// The executable.
     pub fn path(&self) -> PathBuf {
-        self.directory.path().join("target")
+        self.0.path()
     }
 
     /// Starts it.
