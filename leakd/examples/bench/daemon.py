@@ -9,7 +9,6 @@ measured has a socket and a configuration of its own.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import pathlib
@@ -22,6 +21,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+
+sys.dont_write_bytecode = True  # `servers` is in the source tree
+
+from servers import end_with_us, free_port, require, until_it_answers
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -98,12 +101,6 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 	return next(fd, parts, count);
 }
 """
-
-
-def end_with_us():
-    """Called in a child: it is not to go on where this program is killed."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Machine:
@@ -286,27 +283,29 @@ def nginx(machine, arguments):
     """nginx, one worker, with a planted leak, under wrk."""
     planted = machine.compile("planted.so", PLANTED, "-shared", "-fPIC", "-ldl")
     machine.directory.chmod(0o755)
+    port = free_port()
     config = machine.directory / "nginx.conf"
     config.write_text(f"""
         daemon off; user root; worker_processes 1; pid {machine.directory}/nginx.pid;
         error_log {machine.directory}/nginx.log;
         events {{ worker_connections 64; }}
         http {{ access_log off; keepalive_requests 1000000;
-                server {{ listen 127.0.0.1:18080; location / {{ return 200 'hello'; }}
+                server {{ listen 127.0.0.1:{port}; location / {{ return 200 'hello'; }}
                           location = /requests {{ stub_status; }} }} }}
         env LD_PRELOAD;""")
     server = machine.start("nginx", "-c", config, env={**os.environ, "LD_PRELOAD": str(planted)})
-    time.sleep(2)
-    worker = int(subprocess.check_output(["pgrep", "-P", str(server.pid)]))
+    until_it_answers(server, port)
 
     def requests():
-        with urllib.request.urlopen("http://127.0.0.1:18080/requests") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/requests") as answer:
             return int(answer.read().split()[9])
 
+    requests()
+    worker = int(subprocess.check_output(["pgrep", "-P", str(server.pid)]))
     for budget in (5, 20):
         daemon = Daemon(machine, "[watch]\nstartup = '0s'\n[include]\ncomm = ['nginx']\n"
                         f"[budget]\ntarget_percent = {budget}\nmachine_percent = 50")
-        flood = machine.start("wrk", "-t1", "-c16", "-d3600s", "http://127.0.0.1:18080/",
+        flood = machine.start("wrk", "-t1", "-c16", "-d3600s", f"http://127.0.0.1:{port}/",
                               stdout=subprocess.DEVNULL)
         began, named, traced, at = time.monotonic(), None, None, (time.monotonic(), requests())
         rates = []
@@ -349,13 +348,14 @@ def nginx(machine, arguments):
 
 def redis(machine, arguments):
     """redis-server under redis-benchmark."""
-    server = machine.start("redis-server", "--port", 16399, "--save", "", "--daemonize", "no",
+    port = free_port()
+    server = machine.start("redis-server", "--port", port, "--save", "", "--daemonize", "no",
                            "--dir", machine.directory, stdout=subprocess.DEVNULL)
-    time.sleep(1)
+    until_it_answers(server, port)
 
     def measure():
         text = subprocess.check_output(
-            ["redis-benchmark", "-p", "16399", "-t", "set", "-c", "16", "-d", "200",
+            ["redis-benchmark", "-p", str(port), "-t", "set", "-c", "16", "-d", "200",
              "-n", str(arguments.requests), "-r", "10000", "--csv"], text=True)
         return float(text.strip().splitlines()[-1].split(",")[1].strip('"'))
 
@@ -367,6 +367,8 @@ def redis(machine, arguments):
         daemon.end()
 
 
+# What is taken from PATH, beside a compiler.
+TOOLS = {"nginx": ["nginx", "pgrep", "wrk"], "redis": ["redis-server", "redis-benchmark"]}
 PARTS = {"watch": watch, "find": find, "outstanding": outstanding, "nginx": nginx, "redis": redis}
 
 
@@ -382,7 +384,10 @@ def main():
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
-    for part in arguments.parts or PARTS:
+    parts = arguments.parts or list(PARTS)
+    require("cc", ROOT / "target/release/leakd",
+            *(tool for part in parts for tool in TOOLS.get(part, [])))
+    for part in parts:
         machine = Machine()
         try:
             PARTS[part](machine, arguments)

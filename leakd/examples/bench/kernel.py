@@ -9,14 +9,17 @@ take turns, so that what else the machine does meets all of them.
 """
 
 import argparse
-import ctypes
 import pathlib
 import re
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
+
+sys.dont_write_bytecode = True  # `servers` is in the source tree
+
+from servers import end_with_us, free_port, require, until_it_answers
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -28,29 +31,24 @@ TRACES = {
 }
 
 
-def end_with_us():
-    """Called in a child: it is not to go on where this program is killed."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Server:
     """nginx with one worker that answers at once."""
 
     def __init__(self, directory):
+        self.port = free_port()
         config = directory / "nginx.conf"
         config.write_text(f"""
             daemon off; user root; worker_processes 1; pid {directory}/nginx.pid;
             error_log {directory}/nginx.log;
             events {{ worker_connections 64; }}
             http {{ access_log off; keepalive_requests 1000000;
-                    server {{ listen 127.0.0.1:18081; return 200 'hello'; }} }}""")
+                    server {{ listen 127.0.0.1:{self.port}; return 200 'hello'; }} }}""")
         self.process = subprocess.Popen(["nginx", "-c", str(config)], preexec_fn=end_with_us)
-        time.sleep(1)
+        until_it_answers(self.process, self.port)
 
     def requests(self, seconds):
         """Requests a second, under load for so long."""
-        command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "http://127.0.0.1:18081/"]
+        command = ["wrk", "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{self.port}/"]
         text = subprocess.check_output(command, text=True)
         return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
 
@@ -80,6 +78,7 @@ def main():
     parser.add_argument("--leakctl", default=str(ROOT / "target/release/leakctl"))
     parser.add_argument("traces", nargs="*", help=f"of: {', '.join(TRACES)}")
     arguments = parser.parse_args()
+    require("nginx", "wrk", arguments.leakctl)
     names = arguments.traces or list(TRACES)
     with tempfile.TemporaryDirectory(prefix="leakd-bench-") as directory:
         server = Server(pathlib.Path(directory))
