@@ -3,7 +3,7 @@
 
 use super::{NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, no_private_stack};
 use crate::{
-    ledger::{Blocks, Sites, TARGETS, count, recent_frees, weight},
+    ledger::{Blocks, Sites, TARGETS, count, weight},
     registers::Registers,
     support::{opaque, read_user},
     unwind::{self, Walk},
@@ -11,7 +11,6 @@ use crate::{
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};
 use core::ffi::c_void;
 use leakd_common::{
-    bad_free::FreeChecks,
     block::Block,
     cookie::{CUSTOM_OWNER, Cookie, Function},
     target::Counter,
@@ -215,9 +214,6 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
     }
     if old != 0 {
         take_old(call, slot, old, cookie);
-        if config.free_checks != FreeChecks::Off as u32 {
-            recent_frees::forget(slot, config.epoch, old);
-        }
     }
     // A call that was jumped to returns where the one around it does.
     call.return_address = if frame == call.outer_frame {

@@ -31,10 +31,7 @@ pub fn free_checked(context: *mut c_void) -> u32 {
     let registers = Registers::new(context);
     let (address, call) = take_back(registers, cookie);
     let slot = cookie.slot();
-    let Some(config) = TARGETS.get(slot) else { return 0 };
-    if config.free_checks == FreeChecks::Off as u32 || config.sampling != 0 {
-        return 0;
-    }
+    let Some(config) = looked_at(slot) else { return 0 };
     let key = FreedKey { address, slot, epoch: config.epoch };
     match call {
         Call::End(block) => remember(registers, config, &key, &block),
@@ -42,6 +39,13 @@ pub fn free_checked(context: *mut c_void) -> u32 {
         Call::Ignored => {}
     }
     0
+}
+
+/// The target's settings, where its frees are looked at.
+#[inline(always)]
+pub fn looked_at(slot: u32) -> Option<&'static TargetConfig> {
+    let config = TARGETS.get(slot)?;
+    (config.free_checks != FreeChecks::Off as u32 && config.sampling == 0).then_some(config)
 }
 
 /// The call site of a `free`, announced like those of allocations.
@@ -72,8 +76,9 @@ fn site(registers: Registers, config: &TargetConfig, slot: u32) -> Option<u64> {
     Some(key)
 }
 
+/// A block has been given back.
 #[inline(always)]
-fn remember(registers: Registers, config: &TargetConfig, key: &FreedKey, block: &Block) {
+pub fn remember(registers: Registers, config: &TargetConfig, key: &FreedKey, block: &Block) {
     let frame = registers.frame_at_entry();
     let Some(site) = site(registers, config, key.slot) else {
         count(key.slot, Counter::LostFrees);
@@ -97,7 +102,7 @@ fn remember(registers: Registers, config: &TargetConfig, key: &FreedKey, block: 
 /// What is not in the ledger: freed already, or never allocated, or older than the
 /// trace.
 #[inline(always)]
-fn judge(registers: Registers, config: &TargetConfig, key: &FreedKey, cookie: Cookie) {
+pub fn judge(registers: Registers, config: &TargetConfig, key: &FreedKey, cookie: Cookie) {
     let before = recent_frees::find(key);
     let mut freed = Freed::default();
     if let Some(before) = before {

@@ -9,6 +9,7 @@
 mod allocate;
 mod free;
 mod free_checked;
+mod realloc_checked;
 
 use aya_ebpf::{btf_maps::HashMap, btf_maps::ProgramArray, macros::btf_map};
 use leakd_common::thread::Call;
@@ -47,3 +48,5 @@ static NO_STACK_RETURN: ProgramArray<1> = ProgramArray::new();
 static NO_STACK_FREE: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static NO_STACK_FREE_CHECKED: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+static NO_STACK_REALLOC_CHECKED: ProgramArray<1> = ProgramArray::new();

@@ -37,12 +37,6 @@ pub fn find(key: &FreedKey) -> Option<*mut Freed> {
     lookup::<FreedKey, Freed>(core::ptr::from_ref(&RECENT_FREES).cast(), key)
 }
 
-/// The block at an address is given back in another way than by a free.
-#[inline(always)]
-pub fn forget(slot: u32, epoch: u32, address: u64) {
-    let _was_there = RECENT_FREES.remove(FreedKey { address, slot, epoch });
-}
-
 /// Tells of a free that was wrong.
 #[inline(always)]
 pub fn tell(key: &BadFreeKey, bad: &BadFree) {

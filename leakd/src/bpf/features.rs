@@ -30,6 +30,8 @@ pub struct UprobePrograms {
     pub allocate_return: Option<Program>,
     /// Entry of the freeing functions.
     pub free: Program,
+    /// Entry of `realloc` and its like besides, where frees are looked at.
+    pub realloc_checked: Option<Program>,
 }
 
 impl UprobePrograms {
@@ -55,11 +57,14 @@ impl UprobePrograms {
             ProbeMethod::Session => None,
             ProbeMethod::Multi | ProbeMethod::Perf => Some(loader.load("allocate_return", other)?),
         };
+        let realloc_checked =
+            check_frees.then(|| loader.load("realloc_checked", other)).transpose()?;
         Ok(Self {
             method,
             allocate: loader.load(allocate, attach)?,
             allocate_return,
             free: loader.load(if check_frees { "free_checked" } else { "free_entry" }, other)?,
+            realloc_checked,
         })
     }
 }

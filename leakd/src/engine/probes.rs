@@ -106,11 +106,15 @@ impl Probes {
             _ => 1,
         });
         let (mut allocate, mut free) = (Places::default(), Places::default());
+        let mut reallocate = Places::default();
         for (probe, owner) in wanted {
             let place = &probe.placement;
             let cookie = Cookie::new(place.function, place.arguments, owner, slot);
             let places = if place.function.frees() { &mut free } else { &mut allocate };
             places.push(place.file_offset, cookie.0);
+            if matches!(place.function, Function::Realloc | Function::Reallocarray) {
+                reallocate.push(place.file_offset, cookie.0);
+            }
             self.functions.push(ProbedFunction {
                 symbol: probe.symbol.clone(),
                 module: module.clone(),
@@ -123,6 +127,10 @@ impl Probes {
         let file = object.file.file();
         if !free.is_empty() {
             self.links.push(link::attach(&programs.free, file, &free, pid, false)?);
+        }
+        if let Some(checked) = programs.realloc_checked.as_ref().filter(|_| !reallocate.is_empty())
+        {
+            self.links.push(link::attach(checked, file, &reallocate, pid, false)?);
         }
         if !allocate.is_empty() {
             if let Some(at_return) = &programs.allocate_return {

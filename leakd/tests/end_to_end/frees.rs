@@ -74,15 +74,29 @@ fn freed_twice_and_aborted() {
 }
 
 /// Check that a free of what is no block is told of where every allocation was
-/// seen, and that no older free at the same address is blamed for it.
+/// seen.
 #[test]
 fn no_block() {
-    for what in ["inside", "moved"] {
-        let (_, found) = run(&program("frees"), &[what], "1");
-        assert_eq!(found.len(), 1, "{what}: {found:#?}");
-        assert_eq!(found[0]["kind"], "wrong_free", "{what}");
-        assert_eq!(functions(&found[0]["freed_again_at"])[..2], ["free_again", what]);
-        assert_eq!(found[0]["freed_at"], Value::Null);
+    let (_, found) = run(&program("frees"), &["inside"], "1");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0]["kind"], "wrong_free");
+    assert_eq!(functions(&found[0]["freed_again_at"])[..2], ["free_again", "inside"]);
+    assert_eq!(found[0]["freed_at"], Value::Null);
+}
+
+/// Check that realloc counts as what ends a block, and not an older free at the same
+/// address; and that it is told of where the block was gone before.
+#[test]
+fn reallocated() {
+    for (what, freed_at, again_at) in
+        [("moved", "move_block", "free_again"), ("revived", "free_first", "move_block")]
+    {
+        let (outcome, found) = run(&program("frees"), &[what], "1");
+        assert_eq!(found.len(), 1, "{what}: {found:#?}; {outcome:?}");
+        assert_eq!(found[0]["kind"], "double_free", "{what}");
+        assert_eq!(functions(&found[0]["allocated_at"])[..2], ["make_block", what]);
+        assert_eq!(functions(&found[0]["freed_at"])[..2], [freed_at, what]);
+        assert_eq!(functions(&found[0]["freed_again_at"])[..2], [again_at, what]);
     }
 }
 
@@ -113,7 +127,7 @@ fn honest_programs() {
 /// what it may have allocated before.
 #[test]
 fn attached() {
-    for (what, expected) in [("twice", 6), ("inside", 0)] {
+    for (what, expected) in [("twice", 6), ("inside", 0), ("moved", 1), ("revived", 1)] {
         let mut command = Command::new(program("frees"));
         command.arg(what).envs([WITHOUT_CACHE]);
         let mut process = Process::start_ready(command);

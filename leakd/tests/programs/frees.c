@@ -49,17 +49,32 @@ ALONE static void inside(void)
 }
 
 /* Its address was freed once, long before; what ends it is realloc. */
+ALONE static char *move_block(char *block)
+{
+	sink = realloc(block, 1 << 20);
+	return sink;
+}
+
 ALONE static void moved(void)
 {
 	char *block = make_block();
 	free_first(block);
 	char *same = make_block();
-	char *elsewhere = realloc(same, 1 << 20);
+	char *elsewhere = move_block(same);
 	if (same != block || elsewhere == same)
 		_exit(4);
 	char *behind = malloc(SIZE + 100);
 	free(behind); /* it is not the last one of its bin any more */
 	free_again(same);
+}
+
+/* realloc of a block that is gone. */
+ALONE static void revived(void)
+{
+	char *block = make_block(), *other = make_block();
+	free_first(block);
+	free(other); /* behind it in its bin, so that glibc finds nothing */
+	move_block(block);
 }
 
 /* Addresses that come again and again, in all ways that blocks can end. */
@@ -99,6 +114,8 @@ int main(int count, char **arguments)
 		inside();
 	else if (!strcmp(what, "moved"))
 		moved();
+	else if (!strcmp(what, "revived"))
+		revived();
 	else
 		honest();
 	wait_for_end();

@@ -48,6 +48,7 @@ fn counts() -> BTreeMap<String, u32> {
         ("allocate_return", many),
         ("free_checked", many),
         ("free_entry", many),
+        ("realloc_checked", many),
         ("floor", many),
     ];
     if method == ProbeMethod::Session {
