@@ -371,8 +371,8 @@ impl Core {
         let slot = active.slot;
         if decision.step == Step::Detached {
             let message = format!(
-                "recording it would cost {:.0} % of its time at the least that tells anything",
-                active.controller.cost_of_cpu() * 100.0
+                "recording it would cost {:.1} % of its time at the least that tells anything",
+                active.controller.least_cost() * 100.0
             );
             self.steps.0 += 1;
             self.finish(key, "over budget", Some(message.clone()));

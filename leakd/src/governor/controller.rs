@@ -112,6 +112,8 @@ pub struct Controller {
     cost: f64,
     /// The same, of one CPU, averaged over windows and what is between them.
     cost_of_cpu: f64,
+    /// What recording everything would cost, of the target's CPU time.
+    in_full: f64,
     traps: f64,
     windows: u64,
     /// Seconds that probes are in when they are in for a window.
@@ -134,6 +136,7 @@ impl Controller {
             patience: 0,
             cost: 0.0,
             cost_of_cpu: 0.0,
+            in_full: 0.0,
             traps: 0.0,
             windows: 1,
             length: OPEN,
@@ -166,6 +169,12 @@ impl Controller {
     /// The same as a share of one CPU.
     pub fn cost_of_cpu(&self) -> f64 {
         self.cost_of_cpu * self.step.open_share()
+    }
+
+    /// What windows as far apart as can be would cost: a share of the target's CPU
+    /// time. It is let go where that is too much.
+    pub fn least_cost(&self) -> f64 {
+        self.in_full * self.length / (self.length + LONGEST_CLOSED)
     }
 
     /// Traps a second, in the last control period that was measured.
@@ -201,6 +210,7 @@ impl Controller {
         if let Some(load) = load.filter(|_| self.open) {
             self.cost_of_cpu = load.cost_ns(prices) / 1e9;
             self.cost = load.cost_ns(prices) / load.cpu_per_second();
+            self.in_full = load.cost_in_full_ns(prices) / load.cpu_per_second();
             self.traps = load.traps_per_second();
             self.decide(load, prices, budget);
         }

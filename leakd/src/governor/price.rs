@@ -95,6 +95,9 @@ pub struct Load {
     pub recorded: u64,
     /// Other calls of allocating functions: left out, failed, nested, lost.
     pub left_out: u64,
+    /// Those that no step would record: the kernel's, of caches and sizes that are
+    /// not asked for.
+    pub passed_over: u64,
     /// Calls of freeing functions.
     pub frees: u64,
     /// CPU time that the target took, traps included, in nanoseconds.
@@ -118,16 +121,15 @@ impl Load {
             Counter::LostNoMemory,
             Counter::LostThread,
             Counter::LostUnpaired,
-            // The kernel's: of caches and sizes that are not asked for.
-            Counter::Filtered,
-            Counter::Movable,
         ];
+        let passed_over = [Counter::Filtered, Counter::Movable];
         let frees =
             [Counter::Removed, Counter::UnknownFrees, Counter::DoubleFrees, Counter::Ignored];
         Self {
             seconds,
             recorded: since(Counter::Inserted),
             left_out: left_out.into_iter().map(since).sum(),
+            passed_over: passed_over.into_iter().map(since).sum(),
             frees: frees.into_iter().map(since).sum(),
             cpu_ns,
         }
@@ -135,13 +137,14 @@ impl Load {
 
     /// Traps a second.
     pub fn traps_per_second(&self) -> f64 {
-        (self.recorded + self.left_out + self.frees) as f64 / self.seconds.max(1e-3)
+        (self.recorded + self.left_out + self.passed_over + self.frees) as f64
+            / self.seconds.max(1e-3)
     }
 
     /// What they cost, in nanoseconds a second.
     pub fn cost_ns(&self, prices: &Prices) -> f64 {
         (self.recorded as f64 * prices.recorded
-            + self.left_out as f64 * prices.left_out
+            + (self.left_out + self.passed_over) as f64 * prices.left_out
             + self.frees as f64 * prices.free)
             / self.seconds.max(1e-3)
     }

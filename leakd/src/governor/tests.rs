@@ -30,6 +30,7 @@ impl Program {
             seconds: 1.0,
             recorded: (pairs * kept) as u64,
             left_out: (pairs * (1.0 - kept)) as u64,
+            passed_over: 0,
             frees: pairs as u64,
             cpu_ns: (self.cpu * 1e9) as u64,
         }
@@ -70,6 +71,35 @@ fn steps_follow_the_load() {
     let load = Load { recorded: 1_000_000, frees: 1_000_000, ..load };
     let decision = controller.tick(1.0, Some(&load), &free, 0.05);
     assert_eq!((decision.step, decision.open), (Step::Detached, false));
+    let least = controller.least_cost();
+    assert!(
+        (0.04..2000.0).contains(&least),
+        "what it is let go for, not what it costs then: {least}"
+    );
+}
+
+/// Check that what no step records is not charged as if one did: of a kernel that is
+/// busy with other caches, the one that is asked for is recorded in full.
+#[test]
+fn what_is_passed_over_costs_no_more_in_full() {
+    let load = Load {
+        seconds: 1.0,
+        recorded: 100,
+        passed_over: 50_000,
+        cpu_ns: 2_000_000_000,
+        ..Load::default()
+    };
+    assert_eq!(load.cost_in_full_ns(&PRICES), load.cost_ns(&PRICES));
+    assert_eq!(load.traps_per_second(), 50_100.0);
+    let mut controller = Controller::without_samples(0.0);
+    for second in 1..100 {
+        let decision = controller.tick(f64::from(second), Some(&load), &PRICES, 0.02);
+        assert_eq!(decision.step, Step::Full, "{second}");
+    }
+    // All of it: 90 ms a second of two CPUs.
+    let all = Load { recorded: 50_100, passed_over: 0, ..load };
+    let decision = controller.tick(100.0, Some(&all), &PRICES, 0.02);
+    assert_eq!(decision.step.name(), "windows");
 }
 
 /// Check that a load that rises and falls leads down at once and up slowly.
@@ -205,6 +235,8 @@ fn counters_are_charged() {
         Counter::UnknownFrees,
         Counter::Ignored,
         Counter::LostLedgerFull,
+        Counter::Filtered,
+        Counter::Movable,
     ] {
         let mut now = before;
         now.counts[counter as usize] = 1000;

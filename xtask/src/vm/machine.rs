@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::archive::{self, Image, Temporary};
+use super::qemu::Qemu;
 use super::share::Share;
 use super::{end_with_us, initramfs, interrupted};
 use crate::process::say;
@@ -35,8 +36,6 @@ const LAST_WORDS: usize = 80;
 /// The kernel itself remembers who allocates from two caches, which leakd is
 /// compared with. That makes it slow: the verifier uses one of them.
 const WITNESS: &str = "slub_debug=U,kmalloc-*1k,leaky_cache";
-
-const QEMU: &str = "qemu-system-x86_64";
 
 /// How the command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,14 +96,8 @@ impl Accelerator {
             // String instructions are emulated byte by byte: without ERMS and
             // FSRM, neither kernel nor C library copies or clears memory by
             // them. SMAP makes each copy to user space leave translated code.
-            //
-            // One thread for all processors: with one each, qemu 7.2 runs old code
-            // where the kernel changes its own (static keys, as tracepoints and BPF's
-            // statistics have them). Seen as `jmp` at bpf_trace_run2+0x38 that never
-            // ended on 6.1 and as a panic on 6.12. As many machines as processors of
-            // the host run at once anyway.
             Self::Emulation => {
-                ["-accel", "tcg,thread=single", "-cpu", "max,la57=off,erms=off,fsrm=off,smap=off"]
+                ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off,smap=off"]
             }
         }
     }
@@ -137,14 +130,6 @@ fn time_stamp_khz() -> Option<u64> {
     None
 }
 
-/// Whether there is a qemu.
-pub fn require_qemu() -> Result<()> {
-    if !crate::process::in_path(QEMU) {
-        bail!("{QEMU} is not in PATH: install qemu-system-x86");
-    }
-    Ok(())
-}
-
 /// What is to run on a kernel.
 #[derive(Debug)]
 pub struct Job {
@@ -164,7 +149,7 @@ pub struct Job {
 
 /// Boots the kernel and runs the script in the host's files. What it prints is
 /// printed here.
-pub fn run(job: &Job, accelerator: Accelerator) -> Result<Outcome> {
+pub fn run(job: &Job, qemu: &Qemu, accelerator: Accelerator) -> Result<Outcome> {
     let Job { name, image, script, .. } = job;
     let directory = Temporary(archive::cache()?.join(archive::directory("run", name)));
     let directory = &directory.0;
@@ -174,7 +159,7 @@ pub fn run(job: &Job, accelerator: Accelerator) -> Result<Outcome> {
     let share = Share::start(directory)?;
 
     let (console, result) = (directory.join("console"), directory.join("result"));
-    let mut qemu = Command::new(QEMU);
+    let mut qemu = qemu.command();
     qemu.args(accelerator.arguments()).args(["-smp", PROCESSORS, "-m", &MEMORY.to_string()]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);

@@ -8,7 +8,8 @@
 //! | `module` | a module that leaks, for the tests |
 //! | `initramfs`, `init.sh` | what is booted before the host's files are there |
 //! | `share` | the host's files, read-only, for the virtual machine |
-//! | `machine` | qemu: boots, runs one command, ends |
+//! | `qemu` | the emulator, a newer one than Debian 12's |
+//! | `machine` | boots, runs one command, ends |
 //! | `suite` | the tests as such a command |
 //! | `left_out` | tests that cannot run there, and why |
 
@@ -19,6 +20,7 @@ mod kernel;
 mod left_out;
 mod machine;
 mod module;
+mod qemu;
 mod share;
 mod suite;
 
@@ -39,6 +41,7 @@ use crate::toolchain;
 use archive::Image;
 use initramfs::quote;
 use machine::{Accelerator, Job, Outcome};
+use qemu::Qemu;
 use suite::{PARTS, Suite};
 
 /// Debian packages that it takes.
@@ -63,14 +66,14 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
     if with_module {
         toolchain::apt::ensure(&module::PACKAGES, &[], "build the kernel module of the tests")?;
     }
-    machine::require_qemu()?;
     archive::clean(&archive::cache()?)?;
     let images = kernels
         .iter()
         .map(|kernel| Ok((kernel.name, archive::ensure(*kernel, with_module)?)))
         .collect::<Result<Vec<_>>>()?;
-    let suite = if command.is_empty() { Some(Suite::prepare()?) } else { None };
     let (accelerator, why) = Accelerator::choose();
+    let qemu = Qemu::ensure(accelerator == Accelerator::Emulation)?;
+    let suite = if command.is_empty() { Some(Suite::prepare()?) } else { None };
     let with = match accelerator {
         Accelerator::Kvm => "KVM",
         Accelerator::Emulation => "emulation",
@@ -111,7 +114,7 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
     let statuses = Mutex::new(vec![0; jobs.len()]);
     let work = || -> Result<()> {
         while let Some((index, job)) = next(&queue) {
-            lock(&statuses)[index] = finish(job, accelerator)?;
+            lock(&statuses)[index] = finish(job, &qemu, accelerator)?;
         }
         Ok(())
     };
@@ -135,11 +138,11 @@ fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
 }
 
 /// Runs a job and says what became of it; gives its exit status.
-fn finish(job: &Job, accelerator: Accelerator) -> Result<u8> {
+fn finish(job: &Job, qemu: &Qemu, accelerator: Accelerator) -> Result<u8> {
     let name = &job.name;
     say!("kernel {name}: booting Linux {}", job.image.release);
     let begin = Instant::now();
-    let outcome = machine::run(job, accelerator)?;
+    let outcome = machine::run(job, qemu, accelerator)?;
     let seconds = begin.elapsed().as_secs();
     Ok(match outcome {
         Outcome::Ended(status) => {

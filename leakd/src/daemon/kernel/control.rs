@@ -83,7 +83,7 @@ impl Core {
         if decision.step == Step::Detached {
             let message = format!(
                 "recording it would cost {:.1} % of all CPUs at the least that tells anything",
-                active.controller.cost_of_cpu() / cpus() * 100.0
+                active.controller.least_cost() * 100.0
             );
             self.steps.0 += 1;
             self.finish_kernel("over budget", Some(message));
