@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::active::Active;
 use super::core::{Core, Told};
 use super::subject::{Key, Subject};
-use super::tracing::{KEPT_SITES, age_for, snapshot};
+use super::tracing::{KEPT_SITES, age_for, own_cpu, snapshot};
 use crate::kernel::{KernelTrace, Settings, lines};
 use crate::preflight::{self, Facts};
 use crate::protocol::{ErrorCode, EventKind, Failure, KERNEL_PID, TraceView};
@@ -97,7 +97,12 @@ impl Core {
             |error: &dyn std::fmt::Display| Failure::new(ErrorCode::CannotTrace, error.to_string());
         Facts::gather().check_kernel().map_err(|error| cannot(&error))?;
         let scope = settings.scope();
-        let trace = KernelTrace::start(settings).map_err(|error| cannot(&error))?;
+        let before = own_cpu();
+        let trace = KernelTrace::start(settings);
+        // The verifier's work is done once: were it taken for what leakd goes on to
+        // cost, a slow machine would have no budget left for what it was done for.
+        self.own_cpu += own_cpu().saturating_sub(before);
+        let trace = trace.map_err(|error| cannot(&error))?;
         let now = self.now();
         let kernel = &mut self.kernel;
         kernel.trace = Some(trace);
