@@ -25,7 +25,8 @@ const fn same_probes(test: &'static str) -> LeftOut {
 }
 
 const fn own_core(test: &'static str) -> LeftOut {
-    let reason = "how the daemon goes about clocks, disks, names and requests; run on the host";
+    let reason =
+        "how the daemon goes about clocks, disks, limits, names and requests; run on the host";
     LeftOut { kernels: &[], test, reason }
 }
 
