@@ -73,7 +73,7 @@ impl Core {
     /// Does what the governor decided.
     fn obey_kernel(&mut self, decision: Decision, before: Step, was_open: bool) {
         let least_slope = judge(&self.config).least_slope;
-        let now = self.now();
+        let (now, budget) = (self.now(), self.kernel_budget());
         let kernel = &mut self.kernel;
         let growth = kernel.suspect.as_ref().map(|suspect| suspect.slope);
         let (Some(trace), Some(active)) = (&mut kernel.trace, kernel.subject.active.as_mut())
@@ -81,10 +81,14 @@ impl Core {
             return;
         };
         if decision.step == Step::Detached {
-            let message = format!(
-                "recording it would cost {:.1} % of all CPUs at the least that tells anything",
-                active.controller.least_cost() * 100.0
-            );
+            let message = if budget > 0.0 {
+                format!(
+                    "recording it would cost {:.2} % of all CPUs at the least that tells anything",
+                    active.controller.least_cost() * 100.0
+                )
+            } else {
+                "what leakd does itself takes all of budget.machine_percent".to_owned()
+            };
             self.steps.0 += 1;
             self.finish_kernel("over budget", Some(message));
             let config = &self.config.trace;

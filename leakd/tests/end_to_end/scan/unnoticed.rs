@@ -102,7 +102,8 @@ fn a_stop_loses_no_signal() {
     assert_eq!(stopped, scaled(10, 2));
     assert!(lost > 50);
     let noticed = noticed(&mut process);
-    assert!(noticed["traced"].as_u64() > Some(0), "{noticed}");
+    // Of a few stops, all may fall between two looks at who traces it.
+    assert!(noticed["traced"].as_u64() > Some(0) || stopped < 10, "{noticed}");
     assert_eq!(noticed["sent"], noticed["got"], "{noticed}");
     assert!(noticed["longest_pause_ns"].as_u64() > Some(longest / 2), "{noticed}: {longest}");
 }
