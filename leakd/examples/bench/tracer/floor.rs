@@ -50,6 +50,7 @@ impl Floor {
                 allocate: load(UprobeAttach::Session)?,
                 allocate_return: None,
                 free: load(UprobeAttach::Multi)?,
+                realloc_checked: None,
             },
             ProbeMethod::Multi | ProbeMethod::Perf => {
                 let attach = match method {
@@ -61,6 +62,7 @@ impl Floor {
                     allocate: load(attach)?,
                     allocate_return: Some(load(attach)?),
                     free: load(attach)?,
+                    realloc_checked: None,
                 }
             }
         };
