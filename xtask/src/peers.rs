@@ -2,17 +2,17 @@
 //! have: memleak of libbpf-tools, out of Debian's unstable, with the C library that
 //! it wants. Unpacked into a cache, not installed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::process::say;
-use crate::vm::archive::{self, Archive};
+use crate::vm::archive;
 
 /// The program, below where the packages are unpacked.
 const PROGRAM: &str = "usr/sbin/memleak-libbpf";
 /// The suite, and the packages with the libraries that the program loads.
-const SUITE: [(&str, &str); 1] = [("debian", "sid")];
+const SUITE: (&str, &str) = ("debian", "sid");
 const PACKAGES: [&str; 5] = ["libbpf-tools", "libc6", "libelf1t64", "libzstd1", "zlib1g"];
 
 /// Where it is unpacked; downloaded if the cache does not have it. `None`, and said,
@@ -29,17 +29,8 @@ pub fn ensure() -> Option<PathBuf> {
 
 fn find() -> Result<PathBuf> {
     let cache = archive::cache_of("peers")?;
-    let root = cache.join("root");
-    let is_there = |root: &Path| root.join(PROGRAM).is_file();
-    if is_there(&root) {
-        return Ok(root);
-    }
     std::fs::create_dir_all(&cache)
         .with_context(|| format!("cannot write to {}", cache.display()))?;
     archive::clean(&cache)?;
-    let archive = Archive::open(&cache, &SUITE)?;
-    let fresh = archive.staging()?;
-    archive.extract(&PACKAGES.map(str::to_owned), &fresh.0)?;
-    archive::publish(&fresh.0, &root, || is_there(&root))?;
-    Ok(root)
+    archive::unpacked(&cache, "root", SUITE, &PACKAGES, PROGRAM)
 }

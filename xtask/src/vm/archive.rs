@@ -213,6 +213,28 @@ impl Archive {
     }
 }
 
+/// Where packages of a suite are unpacked, with `file` among what they hold;
+/// downloaded if the cache does not have them.
+pub fn unpacked(
+    cache: &Path,
+    name: &str,
+    suite: (&str, &str),
+    packages: &[&str],
+    file: &str,
+) -> Result<PathBuf> {
+    let root = cache.join(name);
+    let is_there = || root.join(file).is_file();
+    if !is_there() {
+        say!("downloading {} to {}", packages.join(", "), root.display());
+        let archive = Archive::open(cache, &[suite])?;
+        let fresh = archive.staging()?;
+        let packages: Vec<String> = packages.iter().map(|&name| name.to_owned()).collect();
+        archive.extract(&packages, &fresh.0)?;
+        publish(&fresh.0, &root, is_there)?;
+    }
+    Ok(root)
+}
+
 /// Puts a directory to its place: it is in the cache as a whole or not at all.
 /// `is_there` tells whether somebody else has put it there in the meantime.
 pub fn publish(fresh: &Path, place: &Path, is_there: impl FnOnce() -> bool) -> Result<()> {

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::archive::{self, Archive};
-use crate::process::{self, say};
+use super::archive;
+use crate::process;
 
 /// What it is called.
 const NAME: &str = "qemu-system-x86_64";
@@ -20,7 +20,7 @@ const WANTED: (u32, u32) = (8, 1);
 
 /// Where it comes from: for the C library of Debian 12, which has 7.2. Whatever is
 /// newer than that has a newer one installed.
-const SUITE: [(&str, &str); 1] = [("debian", "bookworm-backports")];
+const SUITE: (&str, &str) = ("debian", "bookworm-backports");
 /// With the firmware that it boots by.
 const PACKAGES: [&str; 3] = ["qemu-system-data", "qemu-system-x86", "seabios"];
 /// Where those have the firmware.
@@ -61,16 +61,9 @@ impl Qemu {
     }
 
     fn unpacked(cache: &Path) -> Result<Self> {
-        let root = cache.join("qemu");
-        let program = root.join("usr/bin").join(NAME);
-        if !program.is_file() {
-            say!("downloading a newer qemu to {}", root.display());
-            let archive = Archive::open(cache, &SUITE)?;
-            let fresh = archive.staging()?;
-            archive.extract(&PACKAGES.map(str::to_owned), &fresh.0)?;
-            archive::publish(&fresh.0, &root, || program.is_file())?;
-        }
-        Ok(Self { program, root: Some(root) })
+        let file = format!("usr/bin/{NAME}");
+        let root = archive::unpacked(cache, "qemu", SUITE, &PACKAGES, &file)?;
+        Ok(Self { program: root.join(file), root: Some(root) })
     }
 
     /// A command that runs it.
