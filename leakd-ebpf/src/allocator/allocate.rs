@@ -1,7 +1,9 @@
 //! Functions that hand memory out: the entry remembers what was asked for,
 //! the return records what was given.
 
-use super::{NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, no_private_stack};
+use super::{
+    NO_STACK_ENTRY, NO_STACK_RETURN, NO_STACK_SESSION, THREADS, may_end, no_private_stack,
+};
 use crate::{
     ledger::{Blocks, Sites, TARGETS, count, weight},
     registers::Registers,
@@ -237,7 +239,7 @@ fn enter(registers: Registers, cookie: Cookie, optional_return: bool) -> bool {
 fn take_old(call: &mut Call, slot: u32, address: u64, cookie: Cookie) {
     let Some(blocks) = Blocks::of(slot) else { return };
     match blocks.get(address) {
-        Some(block) if block.owner() == cookie.owner() || block.owner() == CUSTOM_OWNER => {
+        Some(block) if may_end(cookie, &block) => {
             if blocks.take(address) {
                 call.pending = block;
                 call.pending_address = address;

@@ -1,6 +1,6 @@
 //! Functions that take memory back.
 
-use super::{NO_STACK_FREE, THREADS, no_private_stack};
+use super::{NO_STACK_FREE, THREADS, may_end, no_private_stack};
 use crate::{
     ledger::{Blocks, count},
     registers::Registers,
@@ -59,8 +59,7 @@ pub fn take_back(registers: Registers, cookie: Cookie) -> (u64, Call) {
     };
     // A block ends where it was made: the `free` of an interposer may or may
     // not pass it on.
-    let owner = block.owner();
-    if owner == cookie.owner() || owner == CUSTOM_OWNER || cookie.owner() == CUSTOM_OWNER {
+    if may_end(cookie, &block) || cookie.owner() == CUSTOM_OWNER {
         blocks.remove(address, &block);
         (address, Call::End(block))
     } else {

@@ -12,13 +12,24 @@ mod free_checked;
 mod realloc_checked;
 
 use aya_ebpf::{btf_maps::HashMap, btf_maps::ProgramArray, macros::btf_map};
-use leakd_common::thread::Call;
+use leakd_common::{
+    block::Block,
+    cookie::{CUSTOM_OWNER, Cookie},
+    thread::Call,
+};
 
 const NO_PREALLOC: usize = 1; // BPF_F_NO_PREALLOC
 
 /// The allocator call that each thread is in, by tid.
 #[btf_map]
 pub static THREADS: HashMap<u32, Call, { 256 << 10 }, NO_PREALLOC> = HashMap::new();
+
+/// Whether the function that is called ends the block: both belong to one object, or
+/// the user named the function that handed it out.
+#[inline(always)]
+fn may_end(cookie: Cookie, block: &Block) -> bool {
+    block.owner() == cookie.owner() || block.owner() == CUSTOM_OWNER
+}
 
 /// Always empty. From 6.13 on, programs with a frame of 64 bytes or more get a
 /// BPF stack that belongs to the CPU, and a uprobe that is preempted finds it

@@ -4,7 +4,7 @@
 use super::{
     NO_STACK_REALLOC_CHECKED, THREADS,
     free_checked::{judge, looked_at, remember},
-    no_private_stack,
+    may_end, no_private_stack,
 };
 use crate::{ledger::Blocks, registers::Registers};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated as helper};
@@ -64,7 +64,7 @@ fn old_block(registers: Registers, cookie: Cookie, address: u64) -> Old {
     }
     let Some(blocks) = Blocks::of(cookie.slot()) else { return Old::Ignored };
     match blocks.get(address) {
-        Some(block) if block.owner() == cookie.owner() => Old::Block(block),
+        Some(block) if may_end(cookie, &block) => Old::Block(block),
         Some(_) => Old::Ignored,
         None => Old::None,
     }

@@ -239,8 +239,7 @@ impl Controller {
         if over {
             self.patience = 0;
             // Sampling that was to suffice and did not goes on to the next.
-            self.step =
-                if wanted.is_below(self.step) { wanted } else { self.next(load, prices, budget) };
+            self.step = if wanted.is_below(self.step) { wanted } else { self.next(budget) };
             return;
         }
         let reserve = self.lightest_within(load, prices, budget * RECOVER);
@@ -259,28 +258,26 @@ impl Controller {
     /// share of the target's CPU time).
     fn lightest_within(&self, load: &Load, prices: &Prices, limit: f64) -> Step {
         let cpu = load.cpu_per_second();
-        let full = load.cost_in_full_ns(prices) / cpu;
-        if full <= limit {
+        if self.in_full <= limit {
             return lightest(self.floor_bytes);
         }
         if self.samples && load.cost_left_out_ns(prices) / cpu <= limit * 0.9 {
             let bytes = SAMPLING.into_iter().find(|bytes| *bytes >= self.floor_bytes);
             return Step::Sampled { bytes: bytes.unwrap_or(self.floor_bytes) };
         }
-        self.windows_within(full, limit)
+        self.windows_within(limit)
     }
 
     /// The step after this one, where prediction has failed.
-    fn next(&self, load: &Load, prices: &Prices, budget: f64) -> Step {
-        let full = load.cost_in_full_ns(prices) / load.cpu_per_second();
+    fn next(&self, budget: f64) -> Step {
         match self.step {
-            Step::Full if !self.samples => self.windows_within(full, budget * RESERVE),
+            Step::Full if !self.samples => self.windows_within(budget * RESERVE),
             Step::Full => Step::Sampled { bytes: SAMPLING[0].max(self.floor_bytes) },
             Step::Sampled { bytes } => match SAMPLING.into_iter().find(|next| *next > bytes) {
                 Some(bytes) => Step::Sampled { bytes },
-                None => self.windows_within(full, budget * RESERVE),
+                None => self.windows_within(budget * RESERVE),
             },
-            Step::Windows { closed, .. } => match self.windows_within(full, budget * RESERVE) {
+            Step::Windows { closed, .. } => match self.windows_within(budget * RESERVE) {
                 Step::Windows { open, closed: next } if next <= closed => {
                     Step::Windows { open, closed: (closed * 2.0).min(LONGEST_CLOSED) }
                 }
@@ -290,10 +287,10 @@ impl Controller {
         }
     }
 
-    /// Windows so far apart that a cost of `full` while they are open comes to
-    /// `limit` on average.
-    fn windows_within(&self, full: f64, limit: f64) -> Step {
-        let closed = self.length * (full / limit - 1.0);
+    /// Windows so far apart that the cost while they are open comes to `limit` on
+    /// average.
+    fn windows_within(&self, limit: f64) -> Step {
+        let closed = self.length * (self.in_full / limit - 1.0);
         if closed <= LONGEST_CLOSED {
             Step::Windows { open: self.length, closed: closed.max(OPEN) }
         } else {

@@ -83,7 +83,9 @@ fn code_made_in_a_container() {
 fn node() {
     let mut command = Command::new(system_program("node", "nodejs"));
     command.args(["--perf-basic-prof", "--interpreted-frames-native-stack"]);
-    command.arg(source_folder().join("jit.js"));
+    // There it leaves a log, too.
+    let folder = tempfile::tempdir().expect("a directory");
+    command.arg(source_folder().join("jit.js")).current_dir(folder.path());
     let mut process = Process::start_ready(command);
     let pid = process.pid();
     let leakctl = Leakctl::attach(pid, &["--min-age", "0s", "--top", "100000"]);
