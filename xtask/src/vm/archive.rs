@@ -11,9 +11,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::headers;
 use super::kernel::{self, Kernel, SUITES};
+use super::{REASON, headers};
 use crate::process::{self, say};
+use crate::toolchain::apt;
 
 /// Names another mirror of Debian's than [`MIRROR`].
 const MIRROR_VARIABLE: &str = "LEAKD_DEBIAN_MIRROR";
@@ -184,7 +185,8 @@ impl Archive {
         let described = process::output(self.apt("apt-cache").args(["depends", package]))?;
         let depends = described.lines().filter_map(|line| {
             let (_, name) = line.trim().trim_start_matches('|').split_once("Depends: ")?;
-            Some(name.to_owned())
+            // In brackets: it is in another suite.
+            Some(name.trim_matches(['<', '>']).to_owned())
         });
         Ok(depends.collect())
     }
@@ -232,6 +234,33 @@ pub fn unpacked(
         archive.extract(&packages, &fresh.0)?;
         publish(&fresh.0, &root, is_there)?;
     }
+    Ok(root)
+}
+
+/// As [`unpacked`], for programs that are to run by this machine's own libraries:
+/// those that the first of the packages depends on are installed.
+pub fn unpacked_with_libraries(
+    cache: &Path,
+    name: &str,
+    suite: (&str, &str),
+    packages: &[&str],
+    file: &str,
+) -> Result<PathBuf> {
+    let root = unpacked(cache, name, suite, packages, file)?;
+    // What they are called; kept, since the lists are fetched for no other reason.
+    let list = root.join("libraries");
+    let libraries = match fs::read_to_string(&list) {
+        Ok(libraries) => libraries,
+        Err(_) => {
+            let depends = Archive::open(cache, &[suite])?.depends(packages[0])?;
+            let is_library = |name: &&String| name.starts_with("lib") || *name == "zlib1g";
+            let libraries: Vec<_> = depends.iter().filter(is_library).cloned().collect();
+            let libraries = libraries.join("\n");
+            fs::write(&list, &libraries)?;
+            libraries
+        }
+    };
+    apt::ensure(&libraries.lines().collect::<Vec<_>>(), &[], REASON)?;
     Ok(root)
 }
 

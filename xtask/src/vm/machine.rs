@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -130,6 +130,17 @@ fn time_stamp_khz() -> Option<u64> {
     None
 }
 
+/// What a machine is made of.
+#[derive(Debug)]
+pub struct Tools {
+    /// The emulator.
+    pub qemu: Qemu,
+    /// The server of the host's files.
+    pub server: PathBuf,
+    /// The processors.
+    pub accelerator: Accelerator,
+}
+
 /// What is to run on a kernel.
 #[derive(Debug)]
 pub struct Job {
@@ -149,17 +160,18 @@ pub struct Job {
 
 /// Boots the kernel and runs the script in the host's files. What it prints is
 /// printed here.
-pub fn run(job: &Job, qemu: &Qemu, accelerator: Accelerator) -> Result<Outcome> {
+pub fn run(job: &Job, tools: &Tools) -> Result<Outcome> {
+    let accelerator = tools.accelerator;
     let Job { name, image, script, .. } = job;
     let directory = Temporary(archive::cache()?.join(archive::directory("run", name)));
     let directory = &directory.0;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot write to {}", directory.display()))?;
     let initramfs = initramfs::write(directory, image, script)?;
-    let share = Share::start(directory)?;
+    let share = Share::start(&tools.server, directory)?;
 
     let (console, result) = (directory.join("console"), directory.join("result"));
-    let mut qemu = qemu.command();
+    let mut qemu = tools.qemu.command();
     qemu.args(accelerator.arguments()).args(["-smp", PROCESSORS, "-m", &MEMORY.to_string()]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);

@@ -40,12 +40,14 @@ use crate::process::say;
 use crate::toolchain;
 use archive::Image;
 use initramfs::quote;
-use machine::{Accelerator, Job, Outcome};
+use machine::{Accelerator, Job, Outcome, Tools};
 use qemu::Qemu;
 use suite::{PARTS, Suite};
 
-/// Debian packages that it takes.
-const PACKAGES: [&str; 5] = ["busybox-static", "cpio", "qemu-system-x86", "util-linux", "xz-utils"];
+/// Debian packages that it takes beside the emulator and the server of the files.
+const PACKAGES: [&str; 4] = ["busybox-static", "cpio", "util-linux", "xz-utils"];
+/// What for.
+const REASON: &str = "run other kernels in virtual machines";
 
 // Exit statuses beside the command's own; 124 as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
@@ -61,7 +63,7 @@ const AT_ONCE: usize = 2;
 /// module of the tests, too.
 pub fn run(names: &[String], command: &[String], limit: Duration, with_module: bool) -> Result<u8> {
     let kernels = kernel::chosen(names)?;
-    toolchain::apt::ensure(&PACKAGES, &[], "run other kernels in virtual machines")?;
+    toolchain::apt::ensure(&PACKAGES, &[], REASON)?;
     let with_module = with_module || command.is_empty();
     if with_module {
         toolchain::apt::ensure(&module::PACKAGES, &[], "build the kernel module of the tests")?;
@@ -72,7 +74,11 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
         .map(|kernel| Ok((kernel.name, archive::ensure(*kernel, with_module)?)))
         .collect::<Result<Vec<_>>>()?;
     let (accelerator, why) = Accelerator::choose();
-    let qemu = Qemu::ensure(accelerator == Accelerator::Emulation)?;
+    let tools = Tools {
+        qemu: Qemu::ensure(accelerator == Accelerator::Emulation)?,
+        server: share::server()?,
+        accelerator,
+    };
     let suite = if command.is_empty() { Some(Suite::prepare()?) } else { None };
     let with = match accelerator {
         Accelerator::Kvm => "KVM",
@@ -114,7 +120,7 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
     let statuses = Mutex::new(vec![0; jobs.len()]);
     let work = || -> Result<()> {
         while let Some((index, job)) = next(&queue) {
-            lock(&statuses)[index] = finish(job, &qemu, accelerator)?;
+            lock(&statuses)[index] = finish(job, &tools)?;
         }
         Ok(())
     };
@@ -138,11 +144,11 @@ fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
 }
 
 /// Runs a job and says what became of it; gives its exit status.
-fn finish(job: &Job, qemu: &Qemu, accelerator: Accelerator) -> Result<u8> {
+fn finish(job: &Job, tools: &Tools) -> Result<u8> {
     let name = &job.name;
     say!("kernel {name}: booting Linux {}", job.image.release);
     let begin = Instant::now();
-    let outcome = machine::run(job, qemu, accelerator)?;
+    let outcome = machine::run(job, tools)?;
     let seconds = begin.elapsed().as_secs();
     Ok(match outcome {
         Outcome::Ended(status) => {

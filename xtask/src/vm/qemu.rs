@@ -1,13 +1,15 @@
 //! The emulator: the installed one, or a newer one out of Debian's backports,
-//! unpacked into the cache and not installed.
+//! unpacked into the cache and not installed: an installed one that is older or
+//! newer than Debian 12's keeps apt from installing another beside it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::archive;
+use super::{REASON, archive};
 use crate::process;
+use crate::toolchain::apt;
 
 /// What it is called.
 const NAME: &str = "qemu-system-x86_64";
@@ -18,11 +20,13 @@ const NAME: &str = "qemu-system-x86_64";
 /// patched in was not seen for minutes, 6.12 panicked.
 const WANTED: (u32, u32) = (8, 1);
 
-/// Where it comes from: for the C library of Debian 12, which has 7.2. Whatever is
-/// newer than that has a newer one installed.
+/// The package of Debian's that it is in.
+const PACKAGE: &str = "qemu-system-x86";
+
+/// Where it comes from for the C library of Debian 12, which itself has 7.2.
 const SUITE: (&str, &str) = ("debian", "bookworm-backports");
 /// With the firmware that it boots by.
-const PACKAGES: [&str; 3] = ["qemu-system-data", "qemu-system-x86", "seabios"];
+const PACKAGES: [&str; 3] = [PACKAGE, "qemu-system-data", "seabios"];
 /// Where those have the firmware.
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
@@ -35,34 +39,34 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// The installed one; if that is too old to emulate, the one from backports.
+    /// The installed one; if there is none, or one too old to emulate, this
+    /// Debian's; if that is too old, the one from backports.
     ///
     /// # Errors
-    /// If there is none, or none can be downloaded.
+    /// If none can be installed or downloaded, or none runs.
     pub fn ensure(emulates: bool) -> Result<Self> {
         let installed = Self { program: NAME.into(), root: None };
-        let Some(version) = installed.version() else {
-            bail!("{NAME} is not in PATH: install qemu-system-x86");
-        };
-        if !emulates || version >= WANTED {
+        if installed.version().is_some_and(|version| !emulates || version >= WANTED) {
             return Ok(installed);
         }
-        let unpacked = Self::unpacked(&archive::cache()?).with_context(|| {
-            format!(
-                "{NAME} is of version {}.{}; emulating takes {}.{} or newer",
-                version.0, version.1, WANTED.0, WANTED.1
-            )
-        })?;
-        let runs = unpacked.version().is_some_and(|version| version >= WANTED);
-        if !runs {
-            bail!("{} does not run here: install a newer qemu", unpacked.program.display());
+        let candidate = apt::candidate(PACKAGE);
+        let candidate = candidate.as_deref().and_then(parse_package_version);
+        let one = if candidate >= Some(WANTED) {
+            apt::ensure(&[PACKAGE], &[], REASON)?;
+            installed
+        } else {
+            Self::unpacked(&archive::cache()?)?
+        };
+        if one.version().is_none_or(|version| version < WANTED) {
+            let (major, minor) = WANTED;
+            bail!("{} is no qemu {major}.{minor} or newer that runs here", one.program.display());
         }
-        Ok(unpacked)
+        Ok(one)
     }
 
     fn unpacked(cache: &Path) -> Result<Self> {
         let file = format!("usr/bin/{NAME}");
-        let root = archive::unpacked(cache, "qemu", SUITE, &PACKAGES, &file)?;
+        let root = archive::unpacked_with_libraries(cache, "qemu", SUITE, &PACKAGES, &file)?;
         Ok(Self { program: root.join(file), root: Some(root) })
     }
 
@@ -86,7 +90,16 @@ impl Qemu {
 
 /// "QEMU emulator version 7.2.22 (Debian ...)".
 fn parse_version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.split_once("version ")?.1.split(['.', ' ']);
+    numbers(said.split_once("version ")?.1)
+}
+
+/// "1:7.2+dfsg-7+deb12u18".
+fn parse_package_version(version: &str) -> Option<(u32, u32)> {
+    numbers(version.split_once(':').map_or(version, |(_, upstream)| upstream))
+}
+
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(|one: char| !one.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -101,5 +114,7 @@ mod tests {
         assert_eq!(parse_version(version), Some((10, 0)));
         assert!(parse_version("QEMU emulator version 7.2.22\n") < Some(WANTED));
         assert_eq!(parse_version("command not found"), None);
+        assert_eq!(parse_package_version("1:7.2+dfsg-7+deb12u18+b3"), Some((7, 2)));
+        assert_eq!(parse_package_version("10.0.2+ds-2"), Some((10, 0)));
     }
 }

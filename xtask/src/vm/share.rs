@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{end_with_us, interrupted};
+use super::{REASON, archive, end_with_us, interrupted};
 use crate::process;
+use crate::toolchain::apt;
 
 /// Run as root, with the mount point, the server, its socket and the user that
 /// is to connect. In a mount namespace of its own all files are mounted once
@@ -29,8 +30,31 @@ chown "$4" "$3"
 wait $!
 "#;
 
-/// Where Debian puts the server: with qemu up to Debian 12, then alone.
-const SERVERS: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
+/// The package of the server's, from Debian 13 on, and where that has it.
+const PACKAGE: &str = "virtiofsd";
+const INSTALLED: &str = "/usr/libexec/virtiofsd";
+
+/// Where a part of qemu has it, up to Debian 12. It is unpacked: it cannot be
+/// installed beside a newer qemu.
+const OLD_SUITE: (&str, &str) = ("debian", "bookworm");
+const OLD_PACKAGE: &str = "qemu-system-common";
+const OLD_PLACE: &str = "usr/lib/qemu/virtiofsd";
+
+/// The server of the files, installed or unpacked if need be.
+pub fn server() -> Result<PathBuf> {
+    let places = [PathBuf::from(INSTALLED), Path::new("/").join(OLD_PLACE)];
+    if let Some(place) = places.into_iter().find(|place| place.is_file()) {
+        return Ok(place);
+    }
+    if apt::candidate(PACKAGE).is_some() {
+        apt::ensure(&[PACKAGE], &[], REASON)?;
+        return Ok(INSTALLED.into());
+    }
+    let cache = archive::cache()?;
+    let packages = [OLD_PACKAGE];
+    archive::unpacked_with_libraries(&cache, PACKAGE, OLD_SUITE, &packages, OLD_PLACE)
+        .map(|root| root.join(OLD_PLACE))
+}
 
 /// The server, ended when this is dropped.
 #[derive(Debug)]
@@ -42,10 +66,7 @@ pub struct Share {
 
 impl Share {
     /// Starts the server, with its socket and messages in `directory`.
-    pub fn start(directory: &Path) -> Result<Self> {
-        let Some(server) = SERVERS.into_iter().find(|server| Path::new(server).is_file()) else {
-            bail!("there is no virtiofsd: looked for {}", SERVERS.join(" and "));
-        };
+    pub fn start(server: &Path, directory: &Path) -> Result<Self> {
         let mount = directory.join("host");
         fs::create_dir_all(&mount)?;
         let socket = directory.join("socket");
