@@ -43,6 +43,18 @@ pub fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("{} printed no valid UTF-8", name(command)))
 }
 
+/// Runs a program that fails in several lines: only the first that it says is told,
+/// as the reason.
+pub fn run_tersely(command: &mut Command) -> Result<()> {
+    let output = command.output().map_err(|error| cannot_start(command, error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let first = said.lines().next().unwrap_or_default().trim_start_matches("E: ");
+        bail!("{} failed ({}): {first}", name(command), output.status);
+    }
+    Ok(())
+}
+
 /// Runs a program for a question about the machine: nothing of it is shown,
 /// and that it is not there is an answer like its failing.
 pub fn succeeds(command: &mut Command) -> bool {

@@ -29,6 +29,7 @@ pub fn of(document: &Document) -> Vec<Goal> {
                 name: name.to_owned(),
                 at_least,
                 value: memleak.and_then(|memleak| memleak.leakd_over),
+                bound: memleak.and_then(|memleak| over(floor?, memleak)),
                 note: note(floor, memleak, one.figures(LEAKD)),
             })
         })
@@ -41,16 +42,8 @@ fn note(floor: Option<&Figures>, memleak: Option<&Figures>, leakd: Option<&Figur
     let Some(memleak) = memleak else {
         return "memleak was not measured".to_owned();
     };
-    let over = |one: Option<&Figures>, under: &Figures| {
-        let ratios: Vec<f64> =
-            one?.rounds.iter().zip(&under.rounds).map(|(one, under)| one / under).collect();
-        Summary::of(&ratios)
-    };
-    let (Some(most), Some(left)) =
-        (over(floor, memleak), leakd.and_then(|leakd| over(floor, leakd)))
-    else {
-        return String::new();
-    };
+    let ratios = || Some((over(floor?, memleak)?, over(floor?, leakd?)?));
+    let Some((most, left)) = ratios() else { return String::new() };
     format!(
         "On this machine the traps alone allow {} ({} to {}): what empty programs in leakd's \
          places reach over memleak. They are {} times as fast as leakd; no probes at all are {} \
@@ -61,4 +54,11 @@ fn note(floor: Option<&Figures>, memleak: Option<&Figures>, leakd: Option<&Figur
         number(left.median),
         number(1.0 / memleak.throughput.median),
     )
+}
+
+/// How many times one is as fast as another, round by round.
+fn over(one: &Figures, other: &Figures) -> Option<Summary> {
+    let ratios: Vec<f64> =
+        one.rounds.iter().zip(&other.rounds).map(|(one, other)| one / other).collect();
+    Summary::of(&ratios)
 }

@@ -262,14 +262,48 @@ pub struct Goal {
     pub at_least: f64,
     /// What was found.
     pub value: Option<Summary>,
+    /// What nobody can exceed on this machine, by the same run.
+    #[serde(default)]
+    pub bound: Option<Summary>,
     /// What bounds it on this machine, or what else there is to know.
     pub note: String,
 }
 
 impl Goal {
-    /// Whether it was reached.
-    pub fn met(&self) -> bool {
-        self.value.is_some_and(|value| value.median >= self.at_least)
+    /// What became of it, in words.
+    pub fn outcome(&self) -> Outcome {
+        let reached = |summary: Option<Summary>| Some(summary?.median >= self.at_least);
+        match (reached(self.value), reached(self.bound)) {
+            (None, _) => Outcome::NotMeasured,
+            (Some(true), _) => Outcome::Met,
+            (Some(false), Some(false)) => Outcome::OutOfReach,
+            (Some(false), _) => Outcome::Missed,
+        }
+    }
+}
+
+/// What became of a goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was reached.
+    Met,
+    /// It was not.
+    Missed,
+    /// It was not, and cannot be on this machine.
+    OutOfReach,
+    /// Nobody knows.
+    NotMeasured,
+}
+
+impl Outcome {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "NOT MET",
+            Self::OutOfReach => "NOT MET; out of reach here",
+            Self::NotMeasured => "not measured",
+        }
     }
 }
 

@@ -140,7 +140,7 @@ impl Archive {
         fs::write(&archive.configuration, configuration)?;
         say!("fetching Debian's lists of packages to {at}");
         let error = "--option=APT::Update::Error-Mode=any";
-        process::run(archive.apt("apt-get").args(["update", "--quiet", "--quiet", error]))
+        process::run_tersely(archive.apt("apt-get").args(["update", "--quiet", "--quiet", error]))
             .with_context(|| format!("cannot fetch lists from {mirror} (is the network there?)"))?;
         Ok(archive)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{chart, factor, mebibytes, number, or_dash, range, table, word};
-use crate::model::{Document, Overhead, is_peer};
+use crate::model::{Document, Outcome, Overhead, is_peer};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -70,12 +70,18 @@ fn goals(body: &mut String, document: &Document) {
     for goal in &document.goals {
         let value =
             or_dash(goal.value, |value| format!("{} ({})", number(value.median), range(&value)));
-        let (class, met) = if goal.met() { ("met", "met") } else { ("missed", "not met") };
+        let outcome = goal.outcome();
+        let class = match outcome {
+            Outcome::Met => "met",
+            Outcome::Missed | Outcome::OutOfReach => "missed",
+            Outcome::NotMeasured => "unknown",
+        };
         let _ = write!(
             body,
-            "<li>{}: <b>{value}</b>, goal at least {}: <b class=\"{class}\">{met}</b>. {}</li>",
+            "<li>{}: <b>{value}</b>, goal at least {}: <b class=\"{class}\">{}</b>. {}</li>",
             escape(&goal.name),
             goal.at_least,
+            outcome.word(),
             escape(&goal.note)
         );
     }

@@ -238,8 +238,9 @@ pub fn goals(goals: &[Goal]) -> Vec<String> {
     for goal in goals {
         let value =
             or_dash(goal.value, |value| format!("{} ({})", number(value.median), range(&value)));
-        let met = if goal.met() { "met" } else { "NOT MET" };
-        lines.push(cut(&format!("{}: {value}, goal >= {}: {met}", goal.name, goal.at_least)));
+        let outcome = goal.outcome().word();
+        lines.push(format!("{}: {value}, goal >= {}:", goal.name, goal.at_least));
+        lines.push(format!("  {outcome}"));
         lines.extend(wrapped(&goal.note));
     }
     lines
