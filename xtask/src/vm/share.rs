@@ -46,11 +46,12 @@ pub fn server() -> Result<PathBuf> {
     if let Some(place) = places.into_iter().find(|place| place.is_file()) {
         return Ok(place);
     }
-    if apt::candidate(PACKAGE).is_some() {
+    let cache = archive::cache()?;
+    let is_unpacked = cache.join(PACKAGE).join(OLD_PLACE).is_file();
+    if !is_unpacked && apt::candidate(PACKAGE).is_some() {
         apt::ensure(&[PACKAGE], &[], REASON)?;
         return Ok(INSTALLED.into());
     }
-    let cache = archive::cache()?;
     let packages = [OLD_PACKAGE];
     archive::unpacked_with_libraries(&cache, PACKAGE, OLD_SUITE, &packages, OLD_PLACE)
         .map(|root| root.join(OLD_PLACE))
