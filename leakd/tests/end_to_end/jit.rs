@@ -89,8 +89,12 @@ fn node() {
     let mut process = Process::start_ready(command);
     let pid = process.pid();
     let leakctl = Leakctl::attach(pid, &["--min-age", "0s", "--top", "100000"]);
-    // Until it has kept some thousands of buffers.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    let mut handled = || {
+        process.go();
+        process.json_line().as_u64().expect("a number")
+    };
+    let attached = handled();
+    wait_for("some thousands of buffers", || (handled() >= attached + 5000).then_some(()));
     let report = leakctl.interrupt();
     let target = report.target(pid);
     let mut named = 0;

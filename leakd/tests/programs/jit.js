@@ -8,4 +8,5 @@ setInterval(() => {
   if (kept.length > 2000) kept.length = 0;
 }, 1);
 setTimeout(() => console.log(`ready ${process.pid}`), 1500);
-process.stdin.on('end', () => process.exit(0)).resume();
+// How many so far, when asked.
+process.stdin.on('data', () => console.log(requests)).on('end', () => process.exit(0));
