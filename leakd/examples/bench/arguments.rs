@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::micro;
-
 /// Measures what tracing costs and what it finds: leakd, an empty program in its
 /// place, and other tools, side by side on this machine.
 #[derive(Debug, Parser)]
@@ -24,7 +22,7 @@ pub struct Arguments {
     /// How often everything is measured, in turn
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
-    /// Only workloads whose name contains this word
+    /// Only workloads whose name contains this word; of micro, parts that begin so
     #[arg(long, global = true, value_name = "WORD")]
     pub only: Vec<String>,
     /// Only tracers whose name begins with this word; leakd is always there
@@ -52,8 +50,8 @@ pub enum Command {
     Scale,
     /// How long it takes to find what nothing leads to any more
     Scan,
-    /// Single figures: a trap, a frame, attach, tables
-    Micro(micro::Arguments),
+    /// Single figures: traps, pairs, programs, attach, blocks, tables, heal
+    Micro,
     /// Measure nothing: put results together that --json wrote, the later ones
     /// over the earlier ones, and show them
     Render {
@@ -61,4 +59,22 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Check that options that are valid everywhere are, behind each command.
+    #[test]
+    fn options_hold_behind_commands() {
+        Arguments::command().debug_assert();
+        for command in ["overhead", "accuracy", "scale", "scan", "micro"] {
+            let words = ["bench", command, "--only", "traps", "--rounds", "2", "--json"];
+            let parsed = Arguments::try_parse_from(words).expect("valid");
+            assert_eq!((parsed.only, parsed.rounds), (vec!["traps".to_owned()], Some(2)));
+        }
+    }
 }

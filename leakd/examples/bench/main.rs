@@ -65,7 +65,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let _scratch = Scratch::make()?;
     interrupt::watch()?;
     match &arguments.command {
-        Some(Command::Micro(micro)) => micro::run(micro, arguments.json).map(|()| true),
+        Some(Command::Micro) => {
+            micro::run(&arguments.only, arguments.rounds, arguments.json).map(|()| true)
+        }
         _ => run::measure(arguments),
     }
 }

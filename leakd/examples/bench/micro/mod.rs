@@ -9,7 +9,7 @@ mod programs;
 mod tables;
 mod traps;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leakd::engine::{Engine, Settings};
 use serde_json::json;
@@ -21,16 +21,8 @@ use crate::workload::target::Program;
 use figure::Figure;
 use pairs::Tracers;
 
-/// Options of `bench micro`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// How often everything is measured, in turn.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
-    /// Measure only these.
-    #[arg(long, value_enum)]
-    only: Vec<Part>,
-}
+/// How often everything is measured, unless said otherwise.
+const ROUNDS: u32 = 9;
 
 /// A part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,21 +67,34 @@ impl Part {
     }
 }
 
+/// The parts whose names begin with one of the words; without words, all.
+fn chosen(words: &[String]) -> Result<Vec<Part>> {
+    let name = |part: &Part| part.to_possible_value().map(|value| value.get_name().to_owned());
+    let begins = |part: &Part, word: &str| name(part).is_some_and(|name| name.starts_with(word));
+    for word in words {
+        if !Part::ALL.iter().any(|part| begins(part, word)) {
+            let all: Vec<_> = Part::ALL.iter().filter_map(name).collect();
+            bail!("no part begins with {word:?}: there are: {}", all.join(", "));
+        }
+    }
+    let is_chosen = |part: &Part| words.is_empty() || words.iter().any(|word| begins(part, word));
+    Ok(Part::ALL.into_iter().filter(is_chosen).collect())
+}
+
 /// Measures and prints.
-pub fn run(arguments: &Arguments, json: bool) -> Result<()> {
+pub fn run(only: &[String], rounds: Option<u32>, json: bool) -> Result<()> {
+    let chosen = chosen(only)?;
+    let rounds = rounds.unwrap_or(ROUNDS);
     let machine = Machine::ask();
     let load_before = load();
     let mut parts = Vec::new();
-    for part in Part::ALL {
-        if arguments.only.is_empty() || arguments.only.contains(&part) {
-            let figures = measure(part, arguments.rounds).with_context(|| part.title())?;
-            parts.push((part, figures));
-        }
+    for part in chosen {
+        parts.push((part, measure(part, rounds).with_context(|| part.title())?));
     }
     if json {
-        print_json(&machine, (load_before, load()), arguments.rounds, &parts)
+        print_json(&machine, (load_before, load()), rounds, &parts)
     } else {
-        print_text(&machine, (load_before, load()), arguments.rounds, &parts);
+        print_text(&machine, (load_before, load()), rounds, &parts);
         Ok(())
     }
 }
