@@ -31,8 +31,9 @@ const CALLS: u64 = 100;
 /// ... and the most rounds.
 const ROUNDS: usize = 200;
 /// A measurement that has taken so long is good enough: where traps are slow
-/// (single-stepped probes, emulated machines), nobody is to wait for it.
-const ENOUGH: Duration = Duration::from_millis(30);
+/// (single-stepped probes, emulated machines), nobody is to wait for it. There are
+/// seven at each start, and some rounds of 100 settle each of them.
+const ENOUGH: Duration = Duration::from_millis(10);
 
 /// A size that no allocator can hand out.
 const HUGE: usize = isize::MAX as usize - 4096;
