@@ -2,7 +2,7 @@
 
 use super::QUIET;
 use crate::{
-    kernel::{FILE, held, held_within, holder, programs_of},
+    kernel::{FILE, assert_held, held_within, holder, programs_of},
     support::{
         invocation::Leakctl, leakd::Leakd, process::Process, programs::source_folder, wait_for,
     },
@@ -55,8 +55,8 @@ fn asked_for() {
     process.go();
     assert_eq!(process.line(), "held");
     let target = report(&daemon);
-    assert_eq!(held(&target, &process, "eventfd", "kmalloc"), 300);
-    assert_eq!(held(&target, &process, FILE, "cache"), 300);
+    assert_held(&target, &process, "eventfd", "kmalloc", 300);
+    assert_held(&target, &process, FILE, "cache", 300);
 
     let status = daemon.ask(json!({"ask": "status"}));
     assert_eq!(status["kernel_tracing"]["scope"], "kmalloc, cache");
@@ -70,7 +70,7 @@ fn asked_for() {
     assert_eq!(daemon.ask(json!({"ask": "detach", "pid": 0}))["answer"], "done");
     assert_eq!(daemon.ask(json!({"ask": "detach", "pid": 0}))["code"], "not_found");
     assert_eq!(programs_of(daemon.pid()), before);
-    assert_eq!(held(&report(&daemon), &process, "eventfd", "kmalloc"), 300);
+    assert_held(&report(&daemon), &process, "eventfd", "kmalloc", 300);
     assert_eq!(daemon.process(0).expect("the kernel")["trace"]["active"], false);
     ends(daemon);
 }
@@ -160,7 +160,7 @@ fn leakctl_goes_through_it() {
         let outcome = leakctl.outcome();
         assert_eq!(outcome.status, 1, "{outcome:?}");
         let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
-        assert_eq!(held(&report["targets"][0], &process, "eventfd", "kmalloc"), 300);
+        assert_held(&report["targets"][0], &process, "eventfd", "kmalloc", 300);
     }
     assert_eq!(daemon.process(0).expect("the kernel")["trace"]["active"], false);
     ends(daemon);

@@ -15,6 +15,7 @@ use serde_json::Value;
 pub fn start(pid: i32, arguments: &[&str]) -> Leakctl {
     let pid = pid.to_string();
     let mut all = vec!["scan", &pid, "--no-daemon", "--json", "--for", "1h"];
+    all.extend(Leakctl::tables());
     all.extend(arguments);
     let mut leakctl = Leakctl::start(all);
     leakctl.wait_attached();

@@ -16,12 +16,10 @@ use std::process::Command;
 const BLOCKS: usize = 64;
 
 /// Scans a program again and again; gives in how many scans one look did not do.
-async fn scan_often(way: &str, times: u64) -> u64 {
+async fn scan_often(trace: &mut Trace, way: &str, times: u64) -> u64 {
     let mut command = Command::new(program("mover"));
     command.arg(way);
     let mut process = Process::start_ready(command);
-    let engine = leakd::engine::Engine::start(Settings::default()).expect("an engine");
-    let mut trace = Trace::new(engine, false);
     let pid = process.pid() as u32;
     let slot = trace.attach(pid, SeenFrom::Attach).expect("it can be traced");
     process.go();
@@ -60,9 +58,11 @@ async fn scan_often(way: &str, times: u64) -> u64 {
 async fn pointers_in_motion() {
     crate::support::require_machine();
     let times = scaled(100, 5);
+    let engine = leakd::engine::Engine::start(Settings::default()).expect("an engine");
+    let mut trace = Trace::new(engine, false);
     let mut missed = 0;
     for way in ["swap", "shuffle", "hand", "rotate", "chase", "rare"] {
-        let of_this = scan_often(way, times).await;
+        let of_this = scan_often(&mut trace, way, times).await;
         eprintln!("{way}: one look missed something in {of_this} of {times} scans");
         missed += of_this;
     }

@@ -1,11 +1,14 @@
 //! Processes in states that are hard on whoever looks at them.
 
 use super::{blocks, document, is_from, scan, start};
-use crate::support::{
-    invocation::{Outcome, leakctl},
-    process::Process,
-    programs::program,
-    wait_for,
+use crate::{
+    host::{scaled, stretched},
+    support::{
+        invocation::{Outcome, leakctl},
+        process::Process,
+        programs::program,
+        wait_for,
+    },
 };
 use nix::{
     sys::{
@@ -42,7 +45,10 @@ fn assert_found(way: &str, outcome: &Outcome) {
 /// interrupts are no trouble.
 #[test]
 fn hard_states() {
-    for way in ["sparse", "forks", "threads", "vanishing", "uninterruptible", "plain"] {
+    let ways = ["sparse", "threads", "vanishing", "uninterruptible", "forks", "plain"];
+    // The last ones with a stop only, or by the other tests, where a start takes
+    // seconds.
+    for way in ways.into_iter().take(scaled(6, 4) as usize) {
         let mut process = states(way);
         assert_found(way, &scan(&mut process, &[]));
         process.close_stdin();
@@ -54,7 +60,8 @@ fn hard_states() {
 /// and it runs on.
 #[test]
 fn hard_states_stopped() {
-    for way in ["sparse", "forks", "threads", "vanishing"] {
+    let ways = ["forks", "threads", "sparse", "vanishing"];
+    for way in ways.into_iter().take(scaled(4, 2) as usize) {
         let mut process = states(way);
         assert_found(way, &scan(&mut process, &["--stop", "--max-pause", "60s"]));
         process.close_stdin();
@@ -120,13 +127,15 @@ fn under_a_debugger() {
 /// looked at is told in one line.
 #[test]
 fn ends_meanwhile() {
-    for step in 0..10u64 {
+    // Within the time that a scan takes.
+    let (steps, longest_us) = (scaled(10, 4), stretched(30_000));
+    for step in 0..steps {
         let mut process = states("plain");
         let mut leakctl = start(process.pid(), &[]);
         process.go();
         assert_eq!(process.line(), "made");
         leakctl.signal(Signal::SIGINT);
-        std::thread::sleep(std::time::Duration::from_millis(step * 3));
+        std::thread::sleep(std::time::Duration::from_micros(step * longest_us / steps));
         process.signal(Signal::SIGKILL);
         let outcome = leakctl.outcome();
         process.wait();

@@ -3,7 +3,7 @@
 
 use super::{blocks, document, scan, start};
 use crate::{
-    host::scaled,
+    host::{is_emulated, scaled},
     support::{
         PAUSE, probes::wait_until_nothing_left, process::Process, programs::program, wait_for,
     },
@@ -88,7 +88,7 @@ fn a_wary_program_notices_nothing() {
 fn a_stop_loses_no_signal() {
     let mut process = Process::start_ready(Command::new(program("averse")));
     let (mut stopped, mut lost, mut longest) = (0, 0, 0);
-    for _ in 0..scaled(10, 4) {
+    for _ in 0..scaled(10, 2) {
         let mut leakctl = start(process.pid(), &["--stop", "--max-pause", "60s"]);
         let before = process.truth();
         process.wait_until_leaked(before.blocks + 100);
@@ -99,10 +99,12 @@ fn a_stop_loses_no_signal() {
         stopped += u64::from(stopped_ns > 0);
         lost = blocks(&document["total"], "definitely_lost");
     }
-    assert_eq!(stopped, scaled(10, 4));
+    assert_eq!(stopped, scaled(10, 2));
     assert!(lost > 50);
     let noticed = noticed(&mut process);
-    assert!(noticed["traced"].as_u64() > Some(0), "{noticed}");
+    // Where looks are rare, the tracer may have come and gone between two.
+    let by_calls = if is_emulated() { noticed["interrupted"].as_u64() } else { None };
+    assert!(noticed["traced"].as_u64().max(by_calls) > Some(0), "{noticed}");
     assert_eq!(noticed["sent"], noticed["got"], "{noticed}");
     assert!(noticed["longest_pause_ns"].as_u64() > Some(longest / 2), "{noticed}: {longest}");
 }
@@ -114,7 +116,7 @@ fn killed_at_any_moment() {
     let mut process = large(scaled(100_000, 2_000), 1000);
     let pid = process.pid();
     let mut made = false;
-    for (step, signal) in [
+    for (number, (step, signal)) in [
         (0, Signal::SIGKILL),
         (10, Signal::SIGINT),
         (30, Signal::SIGKILL),
@@ -122,9 +124,14 @@ fn killed_at_any_moment() {
         (150, Signal::SIGKILL),
         (300, Signal::SIGINT),
         (600, Signal::SIGKILL),
-    ] {
-        for stop in [true, false] {
-            let arguments: &[&str] = if stop { &["--stop", "--max-pause", "60s"] } else { &[] };
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Where a start takes seconds, by turns.
+        let stops = [number % 2 == 0, number % 2 != 0];
+        for stop in &stops[..if is_emulated() { 1 } else { 2 }] {
+            let arguments: &[&str] = if *stop { &["--stop", "--max-pause", "60s"] } else { &[] };
             let mut leakctl = start(pid, arguments);
             if !made {
                 process.go();

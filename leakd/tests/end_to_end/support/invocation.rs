@@ -45,16 +45,18 @@ impl Leakctl {
         Self(Process::start(command))
     }
 
+    /// What makes the tables of a process smaller where the kernel would need a
+    /// tenth of all its time to make and to read them.
+    pub fn tables() -> &'static [&'static str] {
+        if is_emulated() { &["--max-blocks", "262144"] } else { &[] }
+    }
+
     /// Starts `leakctl attach --json PID` for as long as the test wants and
     /// waits until it is attached.
     pub fn attach(pid: i32, arguments: &[&str]) -> Self {
         let pid = pid.to_string();
         let mut all = vec!["attach", &pid, "--json", "--for", "1h"];
-        if is_emulated() {
-            // The kernel needs a tenth of all its time to make and to read larger
-            // tables there.
-            all.extend(["--max-blocks", "262144"]);
-        }
+        all.extend(Self::tables());
         all.extend(arguments);
         let mut leakctl = Self::start(all);
         leakctl.wait_attached();
