@@ -66,6 +66,10 @@ enum Command {
         /// For how long each kernel may take
         #[arg(long, value_name = "SECONDS", default_value_t = VM_LIMIT.as_secs())]
         timeout: u64,
+        /// For how long all kernels together may take; what is not done then is
+        /// said, and the status is 124 if nothing failed
+        #[arg(long, value_name = "SECONDS")]
+        within: Option<u64>,
         /// Builds the kernel module of the tests for the command, which finds it
         /// by the variable LEAKD_TEST_MODULE
         #[arg(long)]
@@ -100,8 +104,13 @@ fn main() -> ExitCode {
         Command::Bench { debug, arguments } => {
             return finish(command::bench::run(!debug, &arguments));
         }
-        Command::Vm { kernels, timeout, module, command } => {
-            return finish(vm::run(&kernels, &command, Duration::from_secs(timeout), module));
+        Command::Vm { kernels, timeout, within, module, command } => {
+            let options = vm::Options {
+                limit: Duration::from_secs(timeout),
+                within: within.map(Duration::from_secs),
+                with_module: module,
+            };
+            return finish(vm::run(&kernels, &command, options));
         }
         Command::Generate => command::generate::run(),
         Command::Package { debug } => command::package::run(!debug),

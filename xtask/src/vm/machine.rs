@@ -43,7 +43,10 @@ pub enum Outcome {
     /// It ended by itself, with this status.
     Ended(u8),
     /// It took too long.
-    TimedOut,
+    TimedOut {
+        /// Until then, a test had failed.
+        failed: bool,
+    },
     /// The kernel panicked, or the machine went without a result: why.
     Lost(String),
     /// Ctrl-C.
@@ -160,7 +163,7 @@ pub struct Job {
 
 /// Boots the kernel and runs the script in the host's files. What it prints is
 /// printed here.
-pub fn run(job: &Job, tools: &Tools) -> Result<Outcome> {
+pub fn run(job: &Job, tools: &Tools, limit: Duration) -> Result<Outcome> {
     let accelerator = tools.accelerator;
     let Job { name, image, script, .. } = job;
     let directory = Temporary(archive::cache()?.join(archive::directory("run", name)));
@@ -193,17 +196,19 @@ pub fn run(job: &Job, tools: &Tools) -> Result<Outcome> {
     let output =
         machine.0.stdout.take().map(|output| relay(output, Labelled::new(io::stdout(), label)));
     let errors = machine.0.stderr.take().map(|errors| relay(errors, io::sink()));
-    let ended = machine.wait(job.limit)?;
+    let ended = machine.wait(limit)?;
     drop(machine);
     let said = [output, errors].map(|thread| thread.and_then(|thread| thread.join().ok()));
     match ended {
         Ended::Interrupted => Ok(Outcome::Interrupted),
-        Ended::TimedOut => Ok(Outcome::TimedOut),
+        Ended::TimedOut => {
+            Ok(Outcome::TimedOut { failed: said[0].as_ref().is_some_and(|said| said.failed) })
+        }
         Ended::ByItself => {
             let read = |path: &Path| {
                 String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
             };
-            let errors = said[1].as_deref().unwrap_or_default();
+            let errors = said[1].as_ref().map_or("", |said| &said.last);
             let outcome = outcome(&read(&result), &read(&console), errors);
             if matches!(outcome, Outcome::Lost(_)) {
                 say!("kernel {name}: the last of its console:\n{}", last_words(&read(&console)));
@@ -256,21 +261,36 @@ impl Drop for Machine {
     }
 }
 
-/// Passes on what a program prints; gives the last of it.
+/// What is kept of what a program has printed.
+#[derive(Debug)]
+struct Said {
+    /// The end of it.
+    last: String,
+    /// A line said that a test had failed.
+    failed: bool,
+}
+
+/// How such a line ends.
+const FAILED: &[u8] = b" ... FAILED\n";
+
+/// Passes on what a program prints.
 fn relay(
     mut from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-) -> JoinHandle<String> {
+) -> JoinHandle<Said> {
     const KEPT: usize = 4096;
     thread::spawn(move || {
         let (mut piece, mut last) = ([0; 4096], Vec::new());
+        let mut failed = false;
         while let Ok(length @ 1..) = from.read(&mut piece) {
             // That nobody reads us any more does not end the machine.
             let _ = to.write_all(&piece[..length]).and_then(|()| to.flush());
             last.extend_from_slice(&piece[..length]);
+            let new = last.len().saturating_sub(length + FAILED.len() - 1);
+            failed |= last[new..].windows(FAILED.len()).any(|window| window == FAILED);
             last.drain(..last.len().saturating_sub(KEPT));
         }
-        String::from_utf8_lossy(&last).into_owned()
+        Said { last: String::from_utf8_lossy(&last).into_owned(), failed }
     })
 }
 
@@ -385,6 +405,25 @@ mod tests {
         }
         drop(labelled);
         assert_eq!(to, b"6.1: ab\n6.1: c\n6.1: d\n");
+    }
+
+    /// Check that a test's failure is seen, also where it comes in pieces.
+    #[test]
+    fn sees_failures() {
+        struct Pieces(&'static [u8]);
+        impl Read for Pieces {
+            fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+                let (piece, rest) = self.0.split_at(self.0.len().min(7));
+                self.0 = rest;
+                to[..piece.len()].copy_from_slice(piece);
+                Ok(piece.len())
+            }
+        }
+        let failed = |text: &'static str| {
+            relay(Pieces(text.as_bytes()), io::sink()).join().expect("it ends").failed
+        };
+        assert!(failed("running 2 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ok\n"));
+        assert!(!failed("running 2 tests\ntest a ... ok\nFAILED\ntest c ... ok\n"));
     }
 
     /// Check that a command's status is told from a machine that broke, and

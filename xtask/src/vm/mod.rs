@@ -10,6 +10,7 @@
 //! | `share` | the host's files, read-only, for the virtual machine |
 //! | `qemu` | the emulator, a newer one than Debian 12's |
 //! | `machine` | boots, runs one command, ends |
+//! | `queue` | several machines, side by side |
 //! | `suite` | the tests as such a command |
 //! | `left_out` | tests that cannot run there, and why |
 
@@ -21,6 +22,7 @@ mod left_out;
 mod machine;
 mod module;
 mod qemu;
+mod queue;
 mod share;
 mod suite;
 
@@ -29,18 +31,16 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::process::say;
 use crate::toolchain;
 use archive::Image;
 use initramfs::quote;
-use machine::{Accelerator, Job, Outcome, Tools};
+use machine::{Accelerator, Job, Tools};
 use qemu::Qemu;
 use suite::{PARTS, Suite};
 
@@ -54,14 +54,25 @@ const TIMED_OUT: u8 = 124;
 const LOST: u8 = 125;
 const INTERRUPTED: u8 = 130;
 
-/// Machines in which tests run side by side. Those that trace the kernel run one
-/// at a time and leave room for others; one machine alone waits now and then.
+/// Machines in which tests run side by side: as a rule one that traces processes and
+/// one that traces the kernel, whose tests run one at a time and leave room.
 const AT_ONCE: usize = 2;
 
-/// Runs a command, or the tests if there is none, on each of the kernels;
-/// returns the first status that is not 0. `with_module`: the command gets the
-/// module of the tests, too.
-pub fn run(names: &[String], command: &[String], limit: Duration, with_module: bool) -> Result<u8> {
+/// What is asked for beside kernels and a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// For how long each machine may run.
+    pub limit: Duration,
+    /// For how long all of them may.
+    pub within: Option<Duration>,
+    /// The command gets the module of the tests, too.
+    pub with_module: bool,
+}
+
+/// Runs a command, or the tests if there is none, on each of the kernels; gives
+/// one status for all of them (see [`queue`]).
+pub fn run(names: &[String], command: &[String], options: Options) -> Result<u8> {
+    let Options { limit, within, with_module } = options;
     let kernels = kernel::chosen(names)?;
     toolchain::apt::ensure(&PACKAGES, &[], REASON)?;
     let with_module = with_module || command.is_empty();
@@ -103,8 +114,8 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
     let mut jobs = Vec::new();
     match &suite {
         Some(suite) => {
-            for part in &PARTS {
-                for (kernel, image) in &images {
+            for (kernel, image) in &images {
+                for part in &PARTS {
                     let name = format!("{kernel}{}", part.suffix);
                     jobs.push(job(name, image, part.of_kernel, suite.script(kernel, part))?);
                 }
@@ -116,58 +127,7 @@ pub fn run(names: &[String], command: &[String], limit: Duration, with_module: b
             }
         }
     }
-    let queue = Mutex::new(jobs.iter().enumerate());
-    let statuses = Mutex::new(vec![0; jobs.len()]);
-    let work = || -> Result<()> {
-        while let Some((index, job)) = next(&queue) {
-            lock(&statuses)[index] = finish(job, &tools)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker.join().unwrap_or_else(|_| Err(anyhow!("a machine's thread panicked")))
-        })
-    })?;
-    let statuses = lock(&statuses);
-    Ok(statuses.iter().copied().find(|status| *status != 0).unwrap_or(0))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The next one, unless a signal asks for the end.
-fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
-    if interrupted() { None } else { lock(queue).next() }
-}
-
-/// Runs a job and says what became of it; gives its exit status.
-fn finish(job: &Job, tools: &Tools) -> Result<u8> {
-    let name = &job.name;
-    say!("kernel {name}: booting Linux {}", job.image.release);
-    let begin = Instant::now();
-    let outcome = machine::run(job, tools)?;
-    let seconds = begin.elapsed().as_secs();
-    Ok(match outcome {
-        Outcome::Ended(status) => {
-            say!("kernel {name}: exit status {status}, after {seconds} s");
-            status
-        }
-        Outcome::TimedOut => {
-            say!("kernel {name}: not done after {seconds} s, ended");
-            TIMED_OUT
-        }
-        Outcome::Lost(why) => {
-            say!("kernel {name}: no result after {seconds} s: {why}");
-            LOST
-        }
-        Outcome::Interrupted => {
-            say!("kernel {name}: interrupted");
-            INTERRUPTED
-        }
-    })
+    queue::run(&jobs, &tools, at_once, within)
 }
 
 /// The user's command as a script: one word is a script already.
