@@ -1,5 +1,6 @@
 //! Links: what holds a program at its probes. Closing a link's descriptor
-//! takes its probes out; the kernel does so for a process that is killed.
+//! takes its probes out (see `release`); the kernel does so for a process that is
+//! killed.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::program::{Program, UprobeAttach};
-use super::sys;
+use super::{release, sys};
 
 const LINK_CREATE: u32 = 28;
 /// BPF_F_UPROBE_MULTI_RETURN.
@@ -39,47 +40,25 @@ impl Places {
     }
 }
 
-/// A link, or several that belong together.
+/// A link, or several that belong together: dropped, it takes its probes out.
 #[derive(Debug)]
-pub enum Link {
-    /// One uprobe_multi or uprobe session link.
-    Multi(OwnedFd),
-    /// A link and its perf event for each place. The link goes first.
-    Perf(Vec<(OwnedFd, OwnedFd)>),
+pub struct Link {
+    /// What is closed together: a uprobe_multi link, or a link and its perf event.
+    groups: Vec<Vec<OwnedFd>>,
 }
 
-/// Links that are closed at a time.
-const CLOSED_AT_ONCE: usize = 16;
+impl Drop for Link {
+    fn drop(&mut self) {
+        release::close(std::mem::take(&mut self.groups));
+    }
+}
 
 /// Takes out the probes of all links, side by side: for each, the kernel waits
 /// until nobody runs its program any more, some 40 ms, and it waits for all
 /// that come meanwhile at once.
 pub fn close_all(links: impl IntoIterator<Item = Link>) {
-    let mut parts: Vec<Link> = Vec::new();
-    for link in links {
-        match link {
-            Link::Multi(_) => parts.push(link),
-            Link::Perf(pairs) => {
-                parts.extend(pairs.into_iter().map(|pair| Link::Perf(vec![pair])));
-            }
-        }
-    }
-    side_by_side(parts);
-}
-
-/// Drops things on threads of their own, as far as there can be any.
-pub(super) fn side_by_side<T: Send>(mut things: Vec<T>) {
-    while !things.is_empty() {
-        let rest = things.split_off(things.len().min(CLOSED_AT_ONCE));
-        let now = std::mem::replace(&mut things, rest);
-        std::thread::scope(|scope| {
-            for thing in now {
-                // Where no thread can be had, the closure is dropped here, and
-                // what it holds with it.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(thing));
-            }
-        });
-    }
+    let groups = links.into_iter().flat_map(|mut link| std::mem::take(&mut link.groups));
+    release::close(groups.collect());
 }
 
 /// Attaches a program to places in `file`, for one process (all its threads).
@@ -96,7 +75,8 @@ pub fn attach(
     match program.attach_type() {
         UprobeAttach::Perf => attach_perf(program, &path, places, pid, at_return),
         UprobeAttach::Multi | UprobeAttach::Session => {
-            attach_multi(program, &path, places, pid, at_return).map(Link::Multi)
+            let link = attach_multi(program, &path, places, pid, at_return)?;
+            Ok(Link { groups: vec![vec![link]] })
         }
     }
 }
@@ -146,7 +126,8 @@ fn attach_perf(
     at_return: bool,
 ) -> io::Result<Link> {
     let kind = perf_uprobe_type()?;
-    let mut links = Vec::with_capacity(places.offsets.len());
+    // Also if it fails half-way.
+    let mut made = Link { groups: Vec::with_capacity(places.offsets.len()) };
     for (&offset, &cookie) in places.offsets.iter().zip(&places.cookies) {
         let mut event = PerfEventAttribute {
             kind,
@@ -173,10 +154,13 @@ fn attach_perf(
         }
         // SAFETY: the kernel has just made this descriptor, and for us alone.
         let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        let link = link_perf(program.fd(), &event, cookie)?;
-        links.push((link, event));
+        made.groups.push(vec![event]);
+        if let Some(group) = made.groups.last_mut() {
+            let link = link_perf(program.fd(), &group[0], cookie)?;
+            group.push(link);
+        }
     }
-    Ok(Link::Perf(links))
+    Ok(made)
 }
 
 fn link_perf(program: BorrowedFd<'_>, event: &OwnedFd, cookie: u64) -> io::Result<OwnedFd> {

@@ -14,4 +14,5 @@ mod map_type_information;
 pub mod object;
 pub mod program;
 pub mod program_info;
+mod release;
 pub mod sys;

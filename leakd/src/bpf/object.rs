@@ -8,7 +8,6 @@ use aya::programs::trace_point::TracePointLink;
 use aya::{Ebpf, EbpfLoader};
 
 use super::diagnostics::{self, Diagnostics};
-use super::link;
 
 /// The BPF object that the build script made.
 pub static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakd.bpf.o"));
@@ -98,7 +97,7 @@ impl BpfObject {
     /// Takes the programs from their tracepoints, side by side: the kernel waits
     /// for each.
     pub fn detach_tracepoints(&mut self) {
-        link::side_by_side(std::mem::take(&mut self.links));
+        side_by_side(std::mem::take(&mut self.links));
     }
 
     /// The descriptor of a tracepoint program that is loaded.
@@ -143,5 +142,22 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::ProgramArray(data)
         | Map::RingBuf(data) => Some(data),
         _ => None,
+    }
+}
+
+/// Drops things on threads of their own, as far as there can be any.
+fn side_by_side<T: Send>(mut things: Vec<T>) {
+    /// So many at a time.
+    const AT_ONCE: usize = 16;
+    while !things.is_empty() {
+        let rest = things.split_off(things.len().min(AT_ONCE));
+        let now = std::mem::replace(&mut things, rest);
+        std::thread::scope(|scope| {
+            for thing in now {
+                // Where no thread can be had, the closure is dropped here, and
+                // what it holds with it.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(thing));
+            }
+        });
     }
 }

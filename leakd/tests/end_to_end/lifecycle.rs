@@ -321,3 +321,22 @@ fn kill_9_leaves_nothing() {
     assert_nothing_left(pid);
     process.end();
 }
+
+/// Check that kill -9 leaves no probe either where it comes while leakctl takes its
+/// probes out. In that moment the kernel leaves them where they are; it comes within
+/// some 60 ms of Ctrl-C.
+#[test]
+fn killed_while_it_detaches() {
+    let mut process = Process::start_ready(Command::new(program("orders_no_debug")));
+    let pid = process.pid();
+    let rounds = scaled(40, 2);
+    for round in 0..rounds {
+        let mut leakctl = Leakctl::attach(pid, &["--no-daemon"]);
+        leakctl.signal(Signal::SIGINT);
+        std::thread::sleep(Duration::from_micros(stretched(60_000) * round / rounds));
+        leakctl.try_signal(Signal::SIGKILL);
+        leakctl.outcome();
+        wait_until_nothing_left(pid);
+    }
+    process.end();
+}

@@ -1,6 +1,6 @@
 //! Are there breakpoints in a process? Its code is compared with its files.
 
-use super::{links::links_on, mappings::executable_mappings, wait_for};
+use super::{PATIENCE, PAUSE, links::links_on, mappings::executable_mappings};
 use std::{fs::File, os::unix::fs::FileExt};
 
 /// A byte of code that is not as in the file.
@@ -74,5 +74,13 @@ pub fn assert_nothing_left(pid: i32) {
 /// Waits until nothing is left in the process: the kernel takes away the
 /// probes of a killed process in its own time.
 pub fn wait_until_nothing_left(pid: i32) {
-    wait_for("the probes to go", || (links_on(pid) == 0 && !probes_present(pid)).then_some(()));
+    let began = std::time::Instant::now();
+    while began.elapsed() < PATIENCE {
+        if links_on(pid) == 0 && !probes_present(pid) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    // It tells what is left.
+    assert_nothing_left(pid);
 }

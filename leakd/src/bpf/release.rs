@@ -1,0 +1,119 @@
+//! Closing links so that even a SIGKILL in the middle leaves no probe behind.
+//!
+//! To take a probe out, the kernel reads a page of the target on behalf of whoever
+//! closes the link, and gives up if that task has a fatal signal pending: "failed to
+//! unregister, leaking uprobe" (`uprobe_unregister_nosync`, kernel/events/uprobes.c;
+//! in all kernels so far). The breakpoint then stays until the target ends. A
+//! process that is exiting takes no signal any more. So links are handed to children
+//! that do nothing but exit: what they hold is closed on their way out.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+
+/// Children at a time. The kernel takes some 40 ms for each link, and those of
+/// several children at once.
+const CHILDREN: usize = 8;
+
+/// One at a time: a child has all descriptors of this process while it lives, also
+/// those that another call would be about to close.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Closes descriptors, those of a group by one child; returns when the kernel has
+/// done all that follows from it.
+pub(super) fn close(groups: Vec<Vec<OwnedFd>>) {
+    if groups.is_empty() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let children = Children::fork(&groups);
+    // They hold them, too.
+    drop(groups);
+    match children {
+        Ok(children) => children.let_go(),
+        Err(error) => tracing::debug!("links were closed without children: {error}"),
+    }
+}
+
+/// Processes that hold the descriptors of one group or more each.
+struct Children {
+    pids: Vec<Pid>,
+    /// They exit when this is closed, by whatever closes it.
+    held: OwnedFd,
+}
+
+impl Children {
+    /// Returns when each holds what is its own, and nothing of the others'.
+    fn fork(groups: &[Vec<OwnedFd>]) -> io::Result<Self> {
+        let (ready, say_ready) = pipe2(OFlag::O_CLOEXEC)?;
+        let (until, held) = pipe2(OFlag::O_CLOEXEC)?;
+        let wanted = groups.len().min(CHILDREN);
+        let mut children = Self { pids: Vec::with_capacity(wanted), held };
+        // A handler of this process is none of theirs.
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let mut failed = None;
+        for number in 0..wanted {
+            // SAFETY: the child makes system calls alone, reads memory that was
+            // allocated before, and exits without running any destructor.
+            match unsafe { fork() } {
+                Ok(ForkResult::Child) => {
+                    let others = groups.iter().enumerate();
+                    let others = others.filter(|(group, _)| group % wanted != number);
+                    for descriptor in others.flat_map(|(_, group)| group) {
+                        shut(descriptor);
+                    }
+                    shut(&children.held);
+                    wait_until_closed(&say_ready, &until);
+                }
+                Ok(ForkResult::Parent { child }) => children.pids.push(child),
+                Err(error) => failed = Some(error),
+            }
+        }
+        // Of the calling thread, and just what it was: it cannot fail.
+        let _ = mask.thread_set_mask();
+        drop(say_ready);
+        // Those that could not be forked are closed here. If one is killed, its end
+        // of the pipe goes with it.
+        let mut bytes = Vec::new();
+        let _ = File::from(ready).take(children.pids.len() as u64).read_to_end(&mut bytes);
+        match failed {
+            Some(error) if children.pids.is_empty() => Err(error.into()),
+            _ => Ok(children),
+        }
+    }
+
+    /// Has them exit; returns when all have.
+    fn let_go(self) {
+        drop(self.held);
+        for pid in self.pids {
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
+        }
+    }
+}
+
+/// Closes a descriptor of a child's.
+fn shut(descriptor: &OwnedFd) {
+    // SAFETY: this process exits without touching it again.
+    unsafe { libc::close(descriptor.as_raw_fd()) };
+}
+
+/// What a child does: it says that it is there, waits, and exits.
+fn wait_until_closed(say_ready: &OwnedFd, until: &OwnedFd) -> ! {
+    let mut byte = 0u8;
+    // SAFETY: a byte is written from, and read to, a byte of this function's own;
+    // _exit(2) runs nothing of this program's any more.
+    unsafe {
+        libc::write(say_ready.as_raw_fd(), (&raw const byte).cast(), 1);
+        while libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) < 0
+            && Errno::last() == Errno::EINTR
+        {}
+        libc::_exit(0)
+    }
+}
