@@ -20,11 +20,11 @@ pub fn run(jobs: &[Job], tools: &Tools, at_once: usize, within: Option<Duration>
     let statuses = Mutex::new(vec![None; jobs.len()]);
     let work = || -> Result<()> {
         while let Some((index, job)) = next(&queue) {
-            let left = within.map_or(job.limit, |within| within.saturating_sub(begin.elapsed()));
-            if left.is_zero() {
+            let left = || within.map_or(job.limit, |within| within.saturating_sub(begin.elapsed()));
+            if left().is_zero() {
                 break;
             }
-            let status = finish(job, tools, job.limit.min(left))?;
+            let status = finish(job, tools, || job.limit.min(left()))?;
             lock(&statuses)[index] = Some((status, begin.elapsed()));
         }
         Ok(())
@@ -76,14 +76,19 @@ fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     if interrupted() { None } else { lock(queue).next() }
 }
 
-/// Runs a job and says what became of it; gives its exit status.
-fn finish(job: &Job, tools: &Tools, limit: Duration) -> Result<u8> {
+/// Runs a job, once more where the emulator was at fault, and says what became of
+/// it; gives its exit status.
+fn finish(job: &Job, tools: &Tools, limit: impl Fn() -> Duration) -> Result<u8> {
     /// The tests' own status if some fail.
     const FAILED: u8 = 1;
     let name = &job.name;
     say!("kernel {name}: booting Linux {}", job.image.release);
     let begin = Instant::now();
-    let outcome = machine::run(job, tools, limit)?;
+    let mut outcome = machine::run(job, tools, limit())?;
+    if outcome == (Outcome::StaleCode { failed: false }) {
+        say!("kernel {name}: the emulator ran code that the kernel had changed: once more");
+        outcome = machine::run(job, tools, limit())?;
+    }
     let seconds = begin.elapsed().as_secs();
     Ok(match outcome {
         Outcome::Ended(status) => {
@@ -97,6 +102,10 @@ fn finish(job: &Job, tools: &Tools, limit: Duration) -> Result<u8> {
         Outcome::Lost(why) => {
             say!("kernel {name}: no result after {seconds} s: {why}");
             LOST
+        }
+        Outcome::StaleCode { failed } => {
+            say!("kernel {name}: no result after {seconds} s: the emulator ran stale code");
+            if failed { FAILED } else { LOST }
         }
         Outcome::Interrupted => {
             say!("kernel {name}: interrupted");
