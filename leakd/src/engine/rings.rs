@@ -16,8 +16,13 @@ use crate::bpf::object::BpfObject;
 use crate::bpf::sys::{self, MapSpec, map_type};
 use crate::symbol::Lookup;
 
-/// Bytes of each ring: 240 stacks of full depth.
-const RING_BYTES: u32 = 256 << 10;
+/// Bytes of a ring, at least: 240 stacks of full depth. With no more, a compiler that
+/// came to a thousand new call sites within milliseconds lost one in twenty of them.
+const LEAST_RING_BYTES: u32 = 256 << 10;
+/// Bytes of a ring, at most.
+const MOST_RING_BYTES: u32 = 1 << 20;
+/// Bytes of all rings together, where that leaves each the least.
+const ALL_RINGS_BYTES: u32 = 16 << 20;
 /// The probes wake nobody for a single record; this is how long one may wait.
 const POLL: Duration = Duration::from_millis(20);
 /// Records that may wait for their reader; when it is slow, the rings fill, and
@@ -104,13 +109,14 @@ impl Rings {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
         let cpus = sys::possible_cpus()?;
+        let bytes = ring_bytes(cpus);
         let mut rings = Vec::with_capacity(cpus);
         for _ in 0..cpus {
             rings.push(sys::map_create(&MapSpec {
                 map_type: map_type::RING_BUFFER,
                 key_size: 0,
                 value_size: 0,
-                max_entries: RING_BYTES,
+                max_entries: bytes,
                 flags: 0,
                 name: "leakd_ring",
             })?);
@@ -131,7 +137,7 @@ impl Rings {
             let ring = unsafe { AsyncFd::register(ring) }?;
             tasks.spawn(drain(ring, sender.clone()));
         }
-        Ok((Self { tasks, bytes: u64::from(RING_BYTES) * cpus as u64 }, receiver))
+        Ok((Self { tasks, bytes: u64::from(bytes) * cpus as u64 }, receiver))
     }
 
     /// Memory of all rings, in bytes.
@@ -144,6 +150,13 @@ impl Drop for Rings {
     fn drop(&mut self) {
         self.tasks.abort_all();
     }
+}
+
+/// Bytes of each ring, a power of two, on a machine with so many CPUs.
+fn ring_bytes(cpus: usize) -> u32 {
+    let share = ALL_RINGS_BYTES / u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+    let power = 1 << share.max(1).ilog2();
+    power.clamp(LEAST_RING_BYTES, MOST_RING_BYTES)
 }
 
 async fn drain(mut ring: AsyncFd<RingBuf<MapData>>, sender: mpsc::Sender<Announcement>) {
@@ -224,3 +237,16 @@ const _: () = {
     assert!(offset_of!(StackRecord, time_ns) == 40);
     assert!(offset_of!(StackRecord, frames) == STACK_HEADER);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that rings are what a ring buffer can be, and large on small machines.
+    #[test]
+    fn rings_share_what_there_is() {
+        for (cpus, bytes) in [(1, 1 << 20), (16, 1 << 20), (24, 512 << 10), (128, 256 << 10)] {
+            assert_eq!(ring_bytes(cpus), bytes, "{cpus} CPUs");
+        }
+    }
+}
