@@ -70,7 +70,10 @@ impl Children {
                         shut(descriptor);
                     }
                     shut(&children.held);
-                    wait_until_closed(&say_ready, &until);
+                    say(&say_ready);
+                    // Whoever waits for it must not wait for the one that is killed.
+                    shut(&say_ready);
+                    wait_until_closed(&until);
                 }
                 Ok(ForkResult::Parent { child }) => children.pids.push(child),
                 Err(error) => failed = Some(error),
@@ -79,8 +82,8 @@ impl Children {
         // Of the calling thread, and just what it was: it cannot fail.
         let _ = mask.thread_set_mask();
         drop(say_ready);
-        // Those that could not be forked are closed here. If one is killed, its end
-        // of the pipe goes with it.
+        // Ends when each has said so or is gone. What could not be forked is closed
+        // by this process.
         let mut bytes = Vec::new();
         let _ = File::from(ready).take(children.pids.len() as u64).read_to_end(&mut bytes);
         match failed {
@@ -104,16 +107,44 @@ fn shut(descriptor: &OwnedFd) {
     unsafe { libc::close(descriptor.as_raw_fd()) };
 }
 
-/// What a child does: it says that it is there, waits, and exits.
-fn wait_until_closed(say_ready: &OwnedFd, until: &OwnedFd) -> ! {
+/// Writes a byte.
+fn say(ready: &OwnedFd) {
+    // SAFETY: one byte is read, of a constant. That nobody listens any more is
+    // no matter: then this process is about to be let go.
+    unsafe { libc::write(ready.as_raw_fd(), [0u8].as_ptr().cast(), 1) };
+}
+
+/// Waits for the other end of a pipe to be closed, and exits.
+fn wait_until_closed(until: &OwnedFd) -> ! {
     let mut byte = 0u8;
-    // SAFETY: a byte is written from, and read to, a byte of this function's own;
-    // _exit(2) runs nothing of this program's any more.
+    // SAFETY: a byte of this function's own is read to; _exit(2) runs nothing of
+    // this program's any more.
     unsafe {
-        libc::write(say_ready.as_raw_fd(), (&raw const byte).cast(), 1);
         while libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) < 0
             && Errno::last() == Errno::EINTR
         {}
         libc::_exit(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that everything is closed when it returns, with more groups than there
+    /// are children, and that nothing of it is left of the children.
+    #[test]
+    fn all_is_closed() {
+        let pairs = (0..3 * CHILDREN).map(|_| pipe2(OFlag::O_CLOEXEC).expect("a pipe"));
+        let (ends, mut groups): (Vec<OwnedFd>, Vec<Vec<OwnedFd>>) =
+            pairs.map(|(read, write)| (read, vec![write])).unzip();
+        let (end, write) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        groups[0].push(write);
+        close(groups);
+        for end in ends.into_iter().chain([end]) {
+            let mut bytes = Vec::new();
+            File::from(end).read_to_end(&mut bytes).expect("it can be read");
+            assert!(bytes.is_empty());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `leakctl kernel`, against a process that makes the kernel hold so much and
 //! no more.
 
+use crate::host::is_emulated;
 use crate::support::{
     invocation::{Leakctl, Outcome, leakctl},
     process::Process,
@@ -48,15 +49,17 @@ pub fn held(target: &Value, process: &Process, function: &str, kind: &str) -> u6
     held_within(1, target, process, function, kind)
 }
 
-/// Checks that a process holds so many, apart from those of which the report says
-/// that an allocation or a free was missed: a program leaves out what an interrupt
-/// does while it runs, and from 7.0 on what a thread does that takes its place.
+/// Checks that a process holds just so many. Emulated, the programs run so long that
+/// an interrupt comes in between, or on 7.2 another thread: one in a hundred may be
+/// missing there, or more, if the report says that an allocation, or a free, was
+/// missed.
 pub fn assert_held(target: &Value, process: &Process, function: &str, kind: &str, kept: u64) {
     let held = held(target, process, function, kind);
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let least = kept.saturating_sub(number(&target["coverage"]["lost"]["interrupted"]));
-    let most = kept + number(&target["kernel"]["missed_frees"]);
+    let said = |value: &Value| value.as_u64().unwrap_or(0);
+    let few = if is_emulated() { kept / 100 } else { 0 };
     let (coverage, kernel) = (&target["coverage"], &target["kernel"]);
+    let least = kept - said(&coverage["lost"]["interrupted"]).min(few);
+    let most = kept + said(&kernel["missed_frees"]).min(few);
     assert!((least..=most).contains(&held), "{held} of {kept}: {coverage:#}, {kernel:#}");
 }
 
