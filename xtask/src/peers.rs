@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::process::say;
-use crate::vm::archive;
+use crate::vm::archive::{self, Unpacked};
 
-/// The program, below where the packages are unpacked.
-const PROGRAM: &str = "usr/sbin/memleak-libbpf";
-/// The suite, and the packages with the libraries that the program loads.
-const SUITE: (&str, &str) = ("debian", "sid");
-const PACKAGES: [&str; 5] = ["libbpf-tools", "libc6", "libelf1t64", "libzstd1", "zlib1g"];
+/// The packages, with the libraries that the program loads.
+const UNPACKED: Unpacked = Unpacked {
+    name: "root",
+    suite: ("debian", "sid"),
+    packages: &["libbpf-tools", "libc6", "libelf1t64", "libzstd1", "zlib1g"],
+    file: "usr/sbin/memleak-libbpf",
+    needs_libraries: false,
+};
 
 /// Where it is unpacked; downloaded if the cache does not have it. `None`, and said,
 /// if it cannot be had: the comparison then lacks it.
@@ -32,5 +35,5 @@ fn find() -> Result<PathBuf> {
     std::fs::create_dir_all(&cache)
         .with_context(|| format!("cannot write to {}", cache.display()))?;
     archive::clean(&cache)?;
-    archive::unpacked(&cache, "root", SUITE, &PACKAGES, PROGRAM)
+    UNPACKED.ensure(&cache)
 }

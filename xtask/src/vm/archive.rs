@@ -215,53 +215,54 @@ impl Archive {
     }
 }
 
-/// Where packages of a suite are unpacked, with `file` among what they hold;
-/// downloaded if the cache does not have them.
-pub fn unpacked(
-    cache: &Path,
-    name: &str,
-    suite: (&str, &str),
-    packages: &[&str],
-    file: &str,
-) -> Result<PathBuf> {
-    let root = cache.join(name);
-    let is_there = || root.join(file).is_file();
-    if !is_there() {
-        say!("downloading {} to {}", packages.join(", "), root.display());
-        let archive = Archive::open(cache, &[suite])?;
-        let fresh = archive.staging()?;
-        let packages: Vec<String> = packages.iter().map(|&name| name.to_owned()).collect();
-        archive.extract(&packages, &fresh.0)?;
-        publish(&fresh.0, &root, is_there)?;
-    }
-    Ok(root)
+/// Packages that are unpacked and not installed.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpacked {
+    /// Where, below the cache.
+    pub name: &'static str,
+    /// The archive and the suite that they come from.
+    pub suite: (&'static str, &'static str),
+    /// What they are called.
+    pub packages: &'static [&'static str],
+    /// A file that they hold.
+    pub file: &'static str,
+    /// It runs by this machine's own libraries: those that the first of the packages
+    /// depends on are installed.
+    pub needs_libraries: bool,
 }
 
-/// As [`unpacked`], for programs that are to run by this machine's own libraries:
-/// those that the first of the packages depends on are installed.
-pub fn unpacked_with_libraries(
-    cache: &Path,
-    name: &str,
-    suite: (&str, &str),
-    packages: &[&str],
-    file: &str,
-) -> Result<PathBuf> {
-    let root = unpacked(cache, name, suite, packages, file)?;
-    // What they are called; kept, since the lists are fetched for no other reason.
-    let list = root.join("libraries");
-    let libraries = match fs::read_to_string(&list) {
-        Ok(libraries) => libraries,
-        Err(_) => {
-            let depends = Archive::open(cache, &[suite])?.depends(packages[0])?;
-            let is_library = |name: &&String| name.starts_with("lib") || *name == "zlib1g";
-            let libraries: Vec<_> = depends.iter().filter(is_library).cloned().collect();
-            let libraries = libraries.join("\n");
-            fs::write(&list, &libraries)?;
-            libraries
+/// Names these libraries, beside what is unpacked.
+const LIBRARIES: &str = "libraries";
+
+impl Unpacked {
+    /// Whether the cache has them.
+    pub fn is_in(&self, cache: &Path) -> bool {
+        let root = cache.join(self.name);
+        root.join(self.file).is_file() && (!self.needs_libraries || root.join(LIBRARIES).is_file())
+    }
+
+    /// Where they are; downloaded if the cache does not have them.
+    pub fn ensure(&self, cache: &Path) -> Result<PathBuf> {
+        let root = cache.join(self.name);
+        if !self.is_in(cache) {
+            say!("downloading {} to {}", self.packages.join(", "), root.display());
+            let archive = Archive::open(cache, &[self.suite])?;
+            let fresh = archive.staging()?;
+            let packages: Vec<String> = self.packages.iter().map(|&name| name.to_owned()).collect();
+            archive.extract(&packages, &fresh.0)?;
+            if self.needs_libraries {
+                let mut depends = archive.depends(self.packages[0])?;
+                depends.retain(|name| name.starts_with("lib") || name == "zlib1g");
+                fs::write(fresh.0.join(LIBRARIES), depends.join("\n"))?;
+            }
+            publish(&fresh.0, &root, || self.is_in(cache))?;
         }
-    };
-    apt::ensure(&libraries.lines().collect::<Vec<_>>(), &[], REASON)?;
-    Ok(root)
+        if self.needs_libraries {
+            let libraries = fs::read_to_string(root.join(LIBRARIES))?;
+            apt::ensure(&libraries.lines().collect::<Vec<_>>(), &[], REASON)?;
+        }
+        Ok(root)
+    }
 }
 
 /// Puts a directory to its place: it is in the cache as a whole or not at all.

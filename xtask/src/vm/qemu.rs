@@ -2,12 +2,13 @@
 //! unpacked into the cache and not installed: an installed one that is older or
 //! newer than Debian 12's keeps apt from installing another beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::{REASON, archive};
+use super::REASON;
+use super::archive::{self, Unpacked};
 use crate::process;
 use crate::toolchain::apt;
 
@@ -23,10 +24,15 @@ const WANTED: (u32, u32) = (8, 1);
 /// The package of Debian's that it is in.
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Where it comes from for the C library of Debian 12, which itself has 7.2.
-const SUITE: (&str, &str) = ("debian", "bookworm-backports");
-/// With the firmware that it boots by.
-const PACKAGES: [&str; 3] = [PACKAGE, "qemu-system-data", "seabios"];
+/// Where it comes from for the C library of Debian 12, which itself has 7.2: with the
+/// firmware that it boots by.
+const UNPACKED: Unpacked = Unpacked {
+    name: "qemu",
+    suite: ("debian", "bookworm-backports"),
+    packages: &[PACKAGE, "qemu-system-data", "seabios"],
+    file: "usr/bin/qemu-system-x86_64",
+    needs_libraries: true,
+};
 /// Where those have the firmware.
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
@@ -55,7 +61,7 @@ impl Qemu {
             apt::ensure(&[PACKAGE], &[], REASON)?;
             installed
         } else {
-            Self::unpacked(&archive::cache()?)?
+            Self::unpacked()?
         };
         if one.version().is_none_or(|version| version < WANTED) {
             let (major, minor) = WANTED;
@@ -64,10 +70,9 @@ impl Qemu {
         Ok(one)
     }
 
-    fn unpacked(cache: &Path) -> Result<Self> {
-        let file = format!("usr/bin/{NAME}");
-        let root = archive::unpacked_with_libraries(cache, "qemu", SUITE, &PACKAGES, &file)?;
-        Ok(Self { program: root.join(file), root: Some(root) })
+    fn unpacked() -> Result<Self> {
+        let root = UNPACKED.ensure(&archive::cache()?)?;
+        Ok(Self { program: root.join(UNPACKED.file), root: Some(root) })
     }
 
     /// A command that runs it.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{REASON, archive, end_with_us, interrupted};
+use super::archive::{self, Unpacked};
+use super::{REASON, end_with_us, interrupted};
 use crate::process;
 use crate::toolchain::apt;
 
@@ -34,27 +35,28 @@ wait $!
 const PACKAGE: &str = "virtiofsd";
 const INSTALLED: &str = "/usr/libexec/virtiofsd";
 
-/// Where a part of qemu has it, up to Debian 12. It is unpacked: it cannot be
-/// installed beside a newer qemu.
-const OLD_SUITE: (&str, &str) = ("debian", "bookworm");
-const OLD_PACKAGE: &str = "qemu-system-common";
-const OLD_PLACE: &str = "usr/lib/qemu/virtiofsd";
+/// A part of qemu has it, up to Debian 12. It is unpacked: it cannot be installed
+/// beside a newer qemu.
+const UNPACKED: Unpacked = Unpacked {
+    name: PACKAGE,
+    suite: ("debian", "bookworm"),
+    packages: &["qemu-system-common"],
+    file: "usr/lib/qemu/virtiofsd",
+    needs_libraries: true,
+};
 
 /// The server of the files, installed or unpacked if need be.
 pub fn server() -> Result<PathBuf> {
-    let places = [PathBuf::from(INSTALLED), Path::new("/").join(OLD_PLACE)];
+    let places = [PathBuf::from(INSTALLED), Path::new("/").join(UNPACKED.file)];
     if let Some(place) = places.into_iter().find(|place| place.is_file()) {
         return Ok(place);
     }
     let cache = archive::cache()?;
-    let is_unpacked = cache.join(PACKAGE).join(OLD_PLACE).is_file();
-    if !is_unpacked && apt::candidate(PACKAGE).is_some() {
+    if !UNPACKED.is_in(&cache) && apt::candidate(PACKAGE).is_some() {
         apt::ensure(&[PACKAGE], &[], REASON)?;
         return Ok(INSTALLED.into());
     }
-    let packages = [OLD_PACKAGE];
-    archive::unpacked_with_libraries(&cache, PACKAGE, OLD_SUITE, &packages, OLD_PLACE)
-        .map(|root| root.join(OLD_PLACE))
+    Ok(UNPACKED.ensure(&cache)?.join(UNPACKED.file))
 }
 
 /// The server, ended when this is dropped.
