@@ -2,6 +2,12 @@
 //!
 //! A process's end is seen by user space through its pidfd.
 //!
+//! These are raw tracepoints, not events of the tracing file system: the kernel
+//! runs no program at such an event while it works at any BPF map for a system
+//! call on that CPU (`bpf_prog_active`, trace_call_bpf), and where it can be
+//! preempted in that, others run there meanwhile. An exec that goes unseen mixes
+//! the memory of two programs.
+//!
 //! These programs run seldom, so they say what they do (aya-log), where user
 //! space has set a level; the verifier removes what is below it. The programs of
 //! the hot paths never say anything: they count.
@@ -9,9 +15,9 @@
 use crate::{allocator::THREADS, ledger::TARGETS, ring};
 use aya_ebpf::{
     btf_maps::HashMap,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
-    macros::{btf_map, tracepoint},
-    programs::TracePointContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
+    macros::{btf_map, raw_tracepoint},
+    programs::RawTracePointContext,
 };
 use aya_log_ebpf::{debug, warn};
 use leakd_common::event::{EventKind, ProcessRecord};
@@ -20,10 +26,10 @@ use leakd_common::event::{EventKind, ProcessRecord};
 #[btf_map]
 static SLOTS: HashMap<u32, u32, 1024> = HashMap::new();
 
-/// Offset of `child_pid` in the record of sched:sched_process_fork; user space
-/// reads it from the event's format, since it differs between kernels.
+/// Where `struct task_struct` has its `pid`: user space takes it from the
+/// kernel's own types, since it differs between kernels.
 #[unsafe(no_mangle)]
-static FORK_CHILD_OFFSET: aya_ebpf::Global<u32> = aya_ebpf::Global::new(20);
+static TASK_PID_OFFSET: aya_ebpf::Global<u32> = aya_ebpf::Global::new(0);
 
 /// The slot of a process, if it is traced.
 #[inline(always)]
@@ -34,7 +40,7 @@ pub fn slot_of(tgid: u32) -> Option<u32> {
 
 #[inline(always)]
 fn announce(
-    context: &TracePointContext,
+    context: &RawTracePointContext,
     kind: EventKind,
     slot: u32,
     tgid: u32,
@@ -53,14 +59,19 @@ fn announce(
     }
 }
 
-/// A target (or a thread of it) made a thread or a process.
-#[tracepoint]
-pub fn process_fork(context: TracePointContext) -> u32 {
+/// A target (or a thread of it) made a thread or a process. Attached only where
+/// these are to be followed.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn process_fork(context: RawTracePointContext) -> i32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(slot) = slot_of(tgid) else { return 0 };
     let Some(config) = TARGETS.get(slot) else { return 0 };
-    // SAFETY: the offset was taken from the event's own format.
-    let child = unsafe { context.read_at::<u32>(FORK_CHILD_OFFSET.load() as usize) };
+    // Its arguments are the parent and the child.
+    let task: *const u8 = context.arg(1);
+    // SAFETY: the helper checks what it reads.
+    let child = unsafe {
+        bpf_probe_read_kernel(task.wrapping_add(TASK_PID_OFFSET.load() as usize).cast::<u32>())
+    };
     if let Ok(child) = child {
         debug!(&context, "target {} in slot {} made {}", tgid, slot, child);
         announce(&context, EventKind::Fork, slot, tgid, child, config.epoch);
@@ -69,8 +80,8 @@ pub fn process_fork(context: TracePointContext) -> u32 {
 }
 
 /// A target replaced its program image: what it had allocated is gone.
-#[tracepoint]
-pub fn process_exec(context: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(context: RawTracePointContext) -> i32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(slot) = slot_of(tgid) else { return 0 };
     let Some(config) = TARGETS.get_ptr_mut(slot) else { return 0 };
@@ -88,8 +99,8 @@ pub fn process_exec(context: TracePointContext) -> u32 {
 
 /// A thread ends: forget the call that it was in, also where its process is
 /// not traced any more.
-#[tracepoint]
-pub fn process_exit(_context: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(_context: RawTracePointContext) -> i32 {
     let _ = THREADS.remove(bpf_get_current_pid_tgid() as u32);
     0
 }

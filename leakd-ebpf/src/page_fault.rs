@@ -18,8 +18,8 @@ use aya_ebpf::{
     bindings::pt_regs,
     btf_maps::{HashMap, ProgramArray},
     helpers::{bpf_get_current_pid_tgid, generated as helper},
-    macros::{btf_map, tracepoint},
-    programs::TracePointContext,
+    macros::{btf_map, raw_tracepoint},
+    programs::RawTracePointContext,
 };
 use leakd_common::{
     event::EventKind,
@@ -36,9 +36,9 @@ static PAGE_FAULTS: HashMap<PageFaultKey, PageFaultSite, PAGE_FAULT_SITES, NO_PR
 #[btf_map]
 static NO_STACK_PAGE_FAULT: ProgramArray<1> = ProgramArray::new();
 
-/// exceptions:page_fault_user: user code has touched a page that is not there.
-#[tracepoint]
-pub fn page_fault_user(context: TracePointContext) -> u32 {
+/// User code has touched a page that is not there.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+pub fn page_fault_user(context: RawTracePointContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
     no_private_stack!(context.as_ptr(), ids == u64::MAX, NO_STACK_PAGE_FAULT);
     let tgid = (ids >> 32) as u32;

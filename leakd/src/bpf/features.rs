@@ -1,12 +1,11 @@
 //! What this kernel can do, probed once at start.
 
-use std::fs;
-
 use leakd_common::bad_free::RECENT_FREES;
 
 use super::link;
 use super::object::{BpfObject, ObjectError};
 use super::program::{Program, ProgramError, ProgramLoader, UprobeAttach};
+use crate::btf::Btf;
 
 /// How probes are attached on this kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,38 +83,23 @@ fn best_method(loader: &ProgramLoader, limit: ProbeMethod) -> ProbeMethod {
     }
 }
 
-/// The tracing file system, where it is mounted.
-fn tracing_file(path: &str) -> Option<String> {
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .iter()
-        .find_map(|root| fs::read_to_string(format!("{root}/{path}")).ok())
-}
-
-/// Where a field lies in a tracepoint's record, by the event's own format.
-pub fn tracepoint_field(category: &str, event: &str, field: &str) -> Option<u32> {
-    let format = tracing_file(&format!("events/{category}/{event}/format"))?;
-    format.lines().find_map(|line| {
-        let mut parts = line.trim().split(';');
-        let name = parts.next()?.rsplit([' ', '\t']).next()?;
-        (name == field).then_some(())?;
-        parts.next()?.trim().strip_prefix("offset:")?.parse().ok()
-    })
-}
-
 /// Loads the object and attaches what follows the life of targets; `check_frees`:
-/// with room for the frees of late.
-pub fn load_object(check_frees: bool) -> Result<BpfObject, ObjectError> {
-    const SCHED: &str = "sched";
-    const FORK: &str = "sched_process_fork";
-    let offset = tracepoint_field(SCHED, FORK, "child_pid")
-        .ok_or_else(|| ObjectError::NoTracing(format!("{SCHED}:{FORK}")))?;
-    let mut object = BpfObject::load(offset, if check_frees { RECENT_FREES } else { 1 })?;
-    for (program, event) in [
-        ("process_fork", FORK),
-        ("process_exec", "sched_process_exec"),
-        ("process_exit", "sched_process_exit"),
-    ] {
-        object.attach_tracepoint(program, SCHED, event)?;
+/// with room for the frees of late; `follow_forks`: told of what targets make, too.
+pub fn load_object(check_frees: bool, follow_forks: bool) -> Result<BpfObject, ObjectError> {
+    let task_pid = follow_forks.then(task_pid_offset).transpose()?;
+    let mut object = BpfObject::load(task_pid, if check_frees { RECENT_FREES } else { 1 })?;
+    if follow_forks {
+        object.attach_tracepoint("process_fork", "sched_process_fork")?;
     }
+    object.attach_tracepoint("process_exec", "sched_process_exec")?;
+    object.attach_tracepoint("process_exit", "sched_process_exit")?;
     Ok(object)
+}
+
+/// Where `struct task_struct` has its `pid`, in bytes.
+fn task_pid_offset() -> Result<u32, ObjectError> {
+    let types = Btf::of_kernel().map_err(|error| ObjectError::Fork(error.to_string()))?;
+    let pid = types.member("task_struct", "pid").filter(|pid| pid.size == 4);
+    let missing = || ObjectError::Fork("this kernel's BTF has no task_struct.pid".to_owned());
+    pid.map(|pid| pid.offset).ok_or_else(missing)
 }

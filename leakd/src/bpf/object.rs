@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::TracePoint;
-use aya::programs::trace_point::TracePointLink;
+use aya::programs::RawTracePoint;
+use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::{Ebpf, EbpfLoader};
 
 use super::diagnostics::{self, Diagnostics};
@@ -26,12 +26,9 @@ pub enum ObjectError {
         /// The cause.
         source: aya::programs::ProgramError,
     },
-    /// The tracing file system is not there.
-    #[error(
-        "cannot read the format of the tracepoint {0}: mount tracefs \
-         (mount -t tracefs tracefs /sys/kernel/tracing)"
-    )]
-    NoTracing(String),
+    /// The kernel's types do not tell what the programs need.
+    #[error("cannot follow the processes that targets make: {0}")]
+    Fork(String),
     /// The programs' log cannot be read.
     #[error("cannot read what the BPF programs log: {0}")]
     Diagnostics(#[from] aya_log::Error),
@@ -45,21 +42,21 @@ pub enum ObjectError {
 pub struct BpfObject {
     ebpf: Ebpf,
     /// What holds the tracepoint programs at their tracepoints.
-    links: Vec<TracePointLink>,
+    links: Vec<RawTracePointLink>,
     /// None where the log lets nothing of it through.
     diagnostics: Option<Diagnostics>,
 }
 
 impl BpfObject {
-    /// Makes the maps. `fork_child_offset` is where sched:sched_process_fork
-    /// has its `child_pid`; of `recent_frees`, blocks that were freed are remembered.
-    pub fn load(fork_child_offset: u32, recent_frees: u32) -> Result<Self, ObjectError> {
+    /// Makes the maps. `task_pid_offset` is where `struct task_struct` has its
+    /// `pid`, for `process_fork` alone; so many blocks that were freed are remembered.
+    pub fn load(task_pid_offset: Option<u32>, recent_frees: u32) -> Result<Self, ObjectError> {
         let level = diagnostics::level();
         let mut ebpf = EbpfLoader::new()
             // Nothing in the object is relocated by the kernel's own types.
             .btf(None)
             .map_max_entries("RECENT_FREES", recent_frees)
-            .override_global("FORK_CHILD_OFFSET", &fork_child_offset, true)
+            .override_global("TASK_PID_OFFSET", &task_pid_offset.unwrap_or_default(), true)
             .override_global(aya_log::LEVEL, &level, true)
             .load(BYTES)?;
         let diagnostics = if level > 0 { Some(Diagnostics::take(&mut ebpf)?) } else { None };
@@ -74,22 +71,16 @@ impl BpfObject {
     }
 
     /// Loads and attaches a tracepoint program; it stays until the object goes.
-    pub fn attach_tracepoint(
-        &mut self,
-        program: &str,
-        category: &str,
-        name: &str,
-    ) -> Result<(), ObjectError> {
-        let failed =
-            |source| ObjectError::Tracepoint { event: format!("{category}:{name}"), source };
-        let program: &mut TracePoint = self
+    pub fn attach_tracepoint(&mut self, program: &str, event: &str) -> Result<(), ObjectError> {
+        let failed = |source| ObjectError::Tracepoint { event: event.to_owned(), source };
+        let program: &mut RawTracePoint = self
             .ebpf
             .program_mut(program)
             .ok_or_else(|| ObjectError::Missing(program.to_owned()))?
             .try_into()
             .map_err(failed)?;
         program.load().map_err(failed)?;
-        let link = program.attach(category, name).map_err(failed)?;
+        let link = program.attach(event).map_err(failed)?;
         self.links.push(program.take_link(link).map_err(failed)?);
         Ok(())
     }

@@ -196,6 +196,7 @@ impl TraceArguments {
         Settings {
             sample_bytes: self.sample_bytes,
             check_frees: self.check_frees,
+            follow_forks: self.follow_forks,
             ..self.limits.settings()
         }
     }

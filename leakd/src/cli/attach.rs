@@ -36,7 +36,7 @@ pub async fn attach(arguments: AttachArguments) -> anyhow::Result<u8> {
         inspect(pid)?;
     }
     let (engine, canary) = start_engine(arguments.trace.settings())?;
-    let mut trace = Trace::new(engine, arguments.trace.follow_forks).remembering();
+    let mut trace = Trace::new(engine).remembering();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     for &pid in &arguments.pids {

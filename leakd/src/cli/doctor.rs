@@ -100,7 +100,6 @@ fn basics(facts: &Facts) -> Vec<Row> {
             },
         ),
         row("BTF", yes(facts.btf), facts.btf, "kernel types; needed to load the programs"),
-        row("tracefs", yes(facts.tracefs), facts.tracefs, "exec, fork and exit of targets"),
         row("uprobes", yes(facts.uprobes), facts.uprobes, "probes on allocator functions"),
         row(
             "lockdown",

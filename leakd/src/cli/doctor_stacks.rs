@@ -39,7 +39,7 @@ pub async fn look(
     if arguments.pids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut trace = Trace::new(engine, false);
+    let mut trace = Trace::new(engine);
     for &pid in &arguments.pids {
         trace.attach(pid, SeenFrom::Attach)?;
     }

@@ -25,7 +25,7 @@ const NOT_STARTED: u8 = 127;
 /// Runs a command under trace from its first instruction.
 pub async fn run(arguments: RunArguments) -> anyhow::Result<u8> {
     let (engine, _) = start_engine(arguments.trace.settings())?;
-    let mut trace = Trace::new(engine, arguments.trace.follow_forks).remembering();
+    let mut trace = Trace::new(engine).remembering();
     // Both come from the terminal to the command as well, which decides.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;

@@ -37,7 +37,7 @@ pub async fn scan(arguments: ScanArguments) -> anyhow::Result<u8> {
     crate::preflight::Facts::gather().check()?;
     inspect(arguments.pid)?;
     let (engine, canary) = start_engine(arguments.limits.settings())?;
-    let mut trace = Trace::new(engine, false);
+    let mut trace = Trace::new(engine);
     let mut signals = Signals::new()?;
     let slot = trace.attach(arguments.pid, SeenFrom::Attach)?;
     let mut progress = Progress::new(Some(arguments.duration()), &canary);

@@ -98,7 +98,7 @@ impl Core {
             };
             let engine = Engine::start(settings)
                 .map_err(|error| Failure::new(ErrorCode::CannotTrace, error.to_string()))?;
-            self.trace = Some(Trace::new(engine, false));
+            self.trace = Some(Trace::new(engine));
         }
         Ok(())
     }

@@ -78,6 +78,8 @@ pub struct Settings {
     pub quota: u32,
     /// Look for blocks that are freed twice: the stack of each free is walked.
     pub check_frees: bool,
+    /// Tell of the processes that targets make.
+    pub follow_forks: bool,
     /// Do without the probe methods better than this (for tests).
     pub method_limit: Option<ProbeMethod>,
     /// How long an attach waits for unwind tables that have to be made. Stacks
@@ -92,6 +94,7 @@ impl Default for Settings {
             sample_bytes: 0,
             quota: DEFAULT_BLOCKS,
             check_frees: false,
+            follow_forks: false,
             method_limit: None,
             tables_wait: Duration::from_secs(10),
         }
@@ -194,7 +197,7 @@ pub struct Engine {
 impl Engine {
     /// Loads the programs. Within a tokio runtime only.
     pub fn start(settings: Settings) -> Result<Self, EngineError> {
-        let object = features::load_object(settings.check_frees)?;
+        let object = features::load_object(settings.check_frees, settings.follow_forks)?;
         let programs = UprobePrograms::load(&object, settings.method_limit, settings.check_frees)?;
         let bad_frees = settings.check_frees.then(|| BadFrees::new(&object)).transpose()?;
         let ledger = Ledger::new(&object)?;

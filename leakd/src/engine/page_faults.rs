@@ -15,7 +15,7 @@ impl Engine {
     pub fn watch_page_faults(&mut self) -> Result<(), EngineError> {
         if self.page_faults.is_none() {
             let map = self.object.owned_map("PAGE_FAULTS")?;
-            self.object.attach_tracepoint("page_fault_user", "exceptions", "page_fault_user")?;
+            self.object.attach_tracepoint("page_fault_user", "page_fault_user")?;
             self.page_faults = Some(map);
         }
         Ok(())

@@ -24,8 +24,6 @@ pub struct Facts {
     /// The kernel's lockdown: `none`, `integrity`, `confidentiality`; empty
     /// where it has none.
     pub lockdown: String,
-    /// The tracing file system is mounted.
-    pub tracefs: bool,
     /// CONFIG_UPROBES: the perf event source is there.
     pub uprobes: bool,
 }
@@ -57,12 +55,6 @@ pub enum PreflightError {
     /// The kernel has no uprobes.
     #[error("this kernel ({0}) has no uprobes: leakd needs one built with CONFIG_UPROBE_EVENTS")]
     NoUprobes(String),
-    /// tracefs is not mounted.
-    #[error(
-        "the tracing file system is not mounted: \
-         mount -t tracefs tracefs /sys/kernel/tracing"
-    )]
-    NoTracefs,
 }
 
 impl Facts {
@@ -82,8 +74,6 @@ impl Facts {
             lockdown: fs::read_to_string("/sys/kernel/security/lockdown")
                 .map(|text| chosen(&text))
                 .unwrap_or_default(),
-            tracefs: exists("/sys/kernel/tracing/events")
-                || exists("/sys/kernel/debug/tracing/events"),
             uprobes: exists("/sys/bus/event_source/devices/uprobe/type"),
         }
     }
@@ -100,17 +90,13 @@ impl Facts {
     /// Whether tracing can be tried; the first thing that is in the way.
     pub fn check(&self) -> Result<(), PreflightError> {
         self.check_kernel()?;
-        if !self.tracefs {
-            return Err(PreflightError::NoTracefs);
-        }
         if !self.uprobes {
             return Err(PreflightError::NoUprobes(self.release.clone()));
         }
         Ok(())
     }
 
-    /// Whether tracing of the kernel's memory can be tried, which takes neither
-    /// tracefs nor uprobes.
+    /// Whether tracing of the kernel's memory can be tried, which takes no uprobes.
     pub fn check_kernel(&self) -> Result<(), PreflightError> {
         let missing = self.missing_capabilities();
         if !self.root && !missing.is_empty() {
@@ -169,7 +155,6 @@ mod tests {
             capabilities: u64::MAX,
             btf: true,
             lockdown: "integrity".into(),
-            tracefs: true,
             uprobes: true,
         }
     }
@@ -194,7 +179,6 @@ mod tests {
         assert!(check(|facts| facts.release = "5.10.0-30-amd64".into()).contains("5.15"));
         assert!(check(|facts| facts.lockdown = "confidentiality".into()).contains("lockdown"));
         assert!(check(|facts| facts.btf = false).contains("CONFIG_DEBUG_INFO_BTF"));
-        assert!(check(|facts| facts.tracefs = false).contains("mount -t tracefs"));
         assert!(check(|facts| facts.uprobes = false).contains("CONFIG_UPROBE_EVENTS"));
     }
 

@@ -28,18 +28,16 @@ pub struct Trace {
     engine: Engine,
     symbolizer: Arc<Symbolizer>,
     started: SystemTime,
-    follow_forks: bool,
     histories: Option<Histories>,
 }
 
 impl Trace {
     /// A trace by an engine that has passed its canary.
-    pub fn new(engine: Engine, follow_forks: bool) -> Self {
+    pub fn new(engine: Engine) -> Self {
         Self {
             engine,
             symbolizer: Arc::new(Symbolizer::start()),
             started: SystemTime::now(),
-            follow_forks,
             histories: None,
         }
     }
@@ -92,7 +90,7 @@ impl Trace {
                     self.symbolizer.request(target.code_addresses(site).collect());
                 }
             }
-            Some(Event::Forked { child, .. }) if self.follow_forks && is_process(child) => {
+            Some(Event::Forked { child, .. }) if is_process(child) => {
                 match self.engine.attach(child, SeenFrom::Attach) {
                     Ok(slot) => return Some(slot),
                     Err(EngineError::Twice(_)) => {}

@@ -32,13 +32,13 @@ fn family() -> String {
 
 /// Every program that this kernel can load.
 fn counts() -> BTreeMap<String, u32> {
-    let mut object = load_object(false).unwrap_or_else(|error| panic!("{error}"));
+    let mut object = load_object(false, true).unwrap_or_else(|error| panic!("{error}"));
     object
-        .attach_tracepoint("page_fault_user", "exceptions", "page_fault_user")
+        .attach_tracepoint("page_fault_user", "page_fault_user")
         .unwrap_or_else(|error| panic!("{error}"));
     let method = {
         // In an object of its own: program arrays are bound by the first load.
-        let object = load_object(false).unwrap_or_else(|error| panic!("{error}"));
+        let object = load_object(false, true).unwrap_or_else(|error| panic!("{error}"));
         UprobePrograms::load(&object, None, false).unwrap_or_else(|error| panic!("{error}")).method
     };
     let loader = ProgramLoader::new(&object).unwrap_or_else(|error| panic!("{error}"));

@@ -90,7 +90,7 @@ const fn without_leakd(test: &'static str) -> LeftOut {
 }
 
 /// All that are left out.
-pub const LEFT_OUT: [LeftOut; 66] = [
+pub const LEFT_OUT: [LeftOut; 65] = [
     same_probes("allocators::mimalloc"),
     same_probes("allocators::tcmalloc"),
     same_probes("allocators::tcmalloc_operator_new"),
@@ -130,11 +130,6 @@ pub const LEFT_OUT: [LeftOut; 66] = [
         kernels: &["6.1", "6.12"],
         test: "left::by_exception",
         reason: "no sessions before 6.13: an operator new that throws is aborted (see README)",
-    },
-    LeftOut {
-        kernels: &["7.2"],
-        test: "diagnostics::programs_speak_when_asked",
-        reason: "once the exec was not seen, on a machine with five tests at a time: to be found out",
     },
     own_core("limited::out_of_memory_is_foreseen"),
     too_long("bottom::cc1plus"),

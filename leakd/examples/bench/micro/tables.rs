@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use leakd::bpf::features::tracepoint_field;
+use anyhow::{Result, ensure};
 use leakd::bpf::object::BpfObject;
 use leakd::elf::FileIdentity;
 use leakd::process::{MappingKind, mappings, open_object};
@@ -42,9 +41,7 @@ struct Loaded {
 
 /// Loads all tables into maps that hold none.
 fn load(pid: u32, cache: Option<DiskCache>) -> Result<Loaded> {
-    let offset = tracepoint_field("sched", "sched_process_fork", "child_pid")
-        .context("the format of sched:sched_process_fork cannot be read")?;
-    let object = BpfObject::load(offset, 1)?;
+    let object = BpfObject::load(None, 1)?;
     let maps = KernelMaps::new(MapDescriptors {
         tables: object.owned_map("TABLES")?,
         geometry: object.owned_map("GEOMETRY")?,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use leakd::bpf::features::load_object;
-use leakd::bpf::features::{ProbeMethod, UprobePrograms, tracepoint_field};
+use leakd::bpf::features::{ProbeMethod, UprobePrograms};
 use leakd::bpf::link::{self, Link, Places};
 use leakd::bpf::object::BpfObject;
 use leakd::bpf::program::{ProgramLoader, UprobeAttach};
@@ -39,9 +39,7 @@ pub struct Floor {
 impl Floor {
     /// Loads the empty program in the ways in which leakd's are.
     pub fn load(method: ProbeMethod) -> Result<Self> {
-        let offset = tracepoint_field("sched", "sched_process_fork", "child_pid")
-            .context("the format of sched:sched_process_fork cannot be read")?;
-        let object = BpfObject::load(offset, 1)?;
+        let object = BpfObject::load(None, 1)?;
         let loader = ProgramLoader::new(&object)?;
         let load = |attach| loader.load(PROGRAM, attach);
         let programs = match method {
@@ -124,7 +122,7 @@ impl FloorTracer {
 /// The best way to probe that the kernel has.
 fn method() -> Result<ProbeMethod> {
     // In an object of its own: program arrays are bound by the first load.
-    let object = load_object(false)?;
+    let object = load_object(false, false)?;
     Ok(UprobePrograms::load(&object, None, false)?.method)
 }
 

@@ -59,7 +59,7 @@ async fn pointers_in_motion() {
     crate::support::require_machine();
     let times = scaled(100, 5);
     let engine = leakd::engine::Engine::start(Settings::default()).expect("an engine");
-    let mut trace = Trace::new(engine, false);
+    let mut trace = Trace::new(engine);
     let mut missed = 0;
     for way in ["swap", "shuffle", "hand", "rotate", "chase", "rare"] {
         let of_this = scan_often(&mut trace, way, times).await;

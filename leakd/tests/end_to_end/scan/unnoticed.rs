@@ -106,7 +106,9 @@ fn a_stop_loses_no_signal() {
     let by_calls = if is_emulated() { noticed["interrupted"].as_u64() } else { None };
     assert!(noticed["traced"].as_u64().max(by_calls) > Some(0), "{noticed}");
     assert_eq!(noticed["sent"], noticed["got"], "{noticed}");
-    assert!(noticed["longest_pause_ns"].as_u64() > Some(longest / 2), "{noticed}: {longest}");
+    // Emulated, threads are stopped and go on one long after another.
+    let share = if is_emulated() { 10 } else { 2 };
+    assert!(noticed["longest_pause_ns"].as_u64() > Some(longest / share), "{noticed}: {longest}");
 }
 
 /// Check that a process runs on, untraced and without probes, after leakctl was
