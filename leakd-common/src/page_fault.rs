@@ -26,7 +26,9 @@ pub struct PageFaultSite {
     /// Page faults that user code took here.
     pub faults: u64,
     /// 1 once the site's stack has been put into a ring.
-    pub announced: u64,
+    pub announced: u32,
+    /// The target's epoch when it came into being.
+    pub epoch: u32,
 }
 
 plain_data!(PageFaultSite = 16);

@@ -27,7 +27,11 @@ pub struct Site {
     /// Bytes freed.
     pub freed_bytes: u64,
     /// 1 once the site's stack has been put into a ring.
-    pub announced: u64,
+    pub announced: u32,
+    /// The target's epoch when it came into being. What an exec left behind is
+    /// told from the rest by it, in whatever order the news of both arrive. 0 in
+    /// the overflow site, which all epochs share, and in the kernel's sites.
+    pub epoch: u32,
     /// Freed blocks by lifetime: bucket 0 is below 2^[`FIRST_BUCKET_BITS`] ns
     /// (2 us), bucket i below 2^(11+i), the last one is open.
     pub lifetimes: [u64; LIFETIME_BUCKETS],
@@ -43,6 +47,7 @@ impl Site {
         freed_blocks: 0,
         freed_bytes: 0,
         announced: 0,
+        epoch: 0,
         lifetimes: [0; LIFETIME_BUCKETS],
     };
 

@@ -32,9 +32,11 @@ pub struct TargetConfig {
     pub free_checks: u32,
     /// 0.
     pub reserved: u32,
+    /// When the epoch began: CLOCK_MONOTONIC, ns.
+    pub epoch_began_ns: u64,
 }
 
-plain_data!(TargetConfig = 24);
+plain_data!(TargetConfig = 32);
 
 /// Index of each counter in [`TargetCounters`].
 ///

@@ -52,8 +52,8 @@ fn announce(
     let time_ns = unsafe { bpf_ktime_get_ns() };
     let record =
         ProcessRecord { kind: kind as u32, slot, tgid, child, epoch, reserved: 0, time_ns };
-    // Rare and wanted at once: wake the reader. A full ring is found out by
-    // user space all the same: it compares epochs and polls the process.
+    // Rare and wanted at once: wake the reader. An exec is found out where the
+    // ring is full, too: user space compares epochs.
     if ring.output_untyped::<ProcessRecord>(record, 2).is_err() {
         warn!(context, "no room to announce event {} of target {}", kind as u32, tgid);
     }
@@ -88,6 +88,7 @@ pub fn process_exec(context: RawTracePointContext) -> i32 {
     // SAFETY: one thread is left in a process that execs, and user space does
     // not write the epoch while a target is attached.
     let epoch = unsafe {
+        (*config).epoch_began_ns = bpf_ktime_get_ns();
         (*config).epoch = (*config).epoch.wrapping_add(1);
         (*config).epoch
     };

@@ -55,7 +55,7 @@ pub fn page_fault_user(context: RawTracePointContext) -> i32 {
         opaque(walk.hash)
     };
     let key = PageFaultKey { slot, reserved: 0, site };
-    let Some(totals) = find_or_make(&key) else {
+    let Some(totals) = find_or_make(&key, epoch) else {
         count(slot, Counter::LostPageFaults);
         return 0;
     };
@@ -93,11 +93,11 @@ fn at_fault(tgid: u32, epoch: u32) -> Option<Walk> {
 }
 
 #[inline(always)]
-fn find_or_make(key: &PageFaultKey) -> Option<*mut PageFaultSite> {
+fn find_or_make(key: &PageFaultKey, epoch: u32) -> Option<*mut PageFaultSite> {
     if let Some(site) = PAGE_FAULTS.get_ptr_mut(key) {
         return Some(site);
     }
     // A lost race is no error: the other one's is found.
-    let _ = PAGE_FAULTS.insert(key, PageFaultSite { faults: 0, announced: 0 }, 1);
+    let _ = PAGE_FAULTS.insert(key, PageFaultSite { faults: 0, announced: 0, epoch }, 1);
     PAGE_FAULTS.get_ptr_mut(key)
 }

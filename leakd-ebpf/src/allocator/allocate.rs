@@ -359,7 +359,7 @@ fn record(registers: Registers, call: &Call, cookie: Cookie, ids: u64, address: 
         unwind::walk(&mut walk);
         opaque(walk.hash)
     };
-    let Some((key, site)) = sites.find_or_make(key) else { return };
+    let Some((key, site)) = sites.find_or_make(key, epoch) else { return };
     // SAFETY: the helper has no preconditions.
     let birth_ns = unsafe { helper::bpf_ktime_get_ns() };
     let block = Block {

@@ -68,7 +68,7 @@ fn site(registers: Registers, config: &TargetConfig, slot: u32) -> Option<u64> {
         opaque(walk.hash)
     };
     let sites = Sites::of(slot)?;
-    let (key, site) = sites.find_or_make(key)?;
+    let (key, site) = sites.find_or_make(key, config.epoch)?;
     // SAFETY: `site` is a value of the site map, which outlives the program.
     if unsafe { (*site).announced } == 0 {
         sites.announce(key, site, start(), bpf_get_current_pid_tgid(), config.epoch);

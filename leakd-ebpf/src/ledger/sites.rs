@@ -48,10 +48,10 @@ impl Sites {
         Some(Self { map: core::ptr::from_ref(map).cast::<c_void>(), slot })
     }
 
-    /// The site with this key, made if need be. Where there is no room, the
+    /// The site with this key, made if need be, in this epoch. Where there is no room, the
     /// overflow site, which user space makes beforehand.
     #[inline(always)]
-    pub fn find_or_make(self, key: u64) -> Option<(u64, *mut Site)> {
+    pub fn find_or_make(self, key: u64, epoch: u32) -> Option<(u64, *mut Site)> {
         if let Some(site) = lookup::<u64, Site>(self.map, &key) {
             return Some((key, site));
         }
@@ -66,6 +66,9 @@ impl Sites {
             );
         }
         if let Some(site) = lookup::<u64, Site>(self.map, &key) {
+            // SAFETY: a value of the site map, which outlives the program. Who
+            // lost the race writes the same: the epoch is part of the key.
+            unsafe { (*site).epoch = epoch };
             return Some((key, site));
         }
         count(self.slot, Counter::SitesFull);

@@ -169,7 +169,7 @@ impl Engine {
         if let Some(mut target) = self.targets.remove(&slot) {
             target.probes.detach();
             self.stacks.forget(target.pid());
-            self.forget_page_faults(slot);
+            self.forget_page_faults(slot, None);
             if let Some(bad_frees) = &self.bad_frees {
                 bad_frees.forget(slot);
             }

@@ -10,7 +10,7 @@ use leakd_common::event::StackEnd;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::objects::CodeObject;
-use super::rings::Announcement;
+use super::rings::{Announcement, Flush, Stack};
 use super::target::{Ended, Target};
 use super::watch::Watch;
 use super::{Engine, EngineError, snapshot};
@@ -71,16 +71,17 @@ impl Engine {
         self.announcements.try_recv().ok()
     }
 
+    /// Has all passed on that the probes have announced by now.
+    pub fn flush(&self) -> Flush {
+        self.rings.flush()
+    }
+
     /// Acts on an announcement.
     pub fn handle(&mut self, announcement: Announcement) -> Option<Event> {
         match announcement {
             Announcement::Stack(stack) => {
                 let (slot, site) = (stack.slot, stack.site);
-                let target = self.targets.get_mut(&slot)?;
-                // Its exec may come later: through another CPU's ring.
-                if stack.epoch.wrapping_sub(target.epoch).cast_signed() > 0 {
-                    self.restart(slot, stack.epoch, stack.time_ns);
-                }
+                self.catch_up_with(&stack);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
                     let lost_its_way = stack.end == StackEnd::NoMapping as u32;
@@ -92,6 +93,7 @@ impl Engine {
             }
             Announcement::PageFaultStack(mut stack) => {
                 let (slot, lost_its_way) = (stack.slot, stack.end == StackEnd::NoMapping as u32);
+                self.catch_up_with(&stack);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
                     if target.code.misled(&stack) {
@@ -105,7 +107,7 @@ impl Engine {
             }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
             Announcement::Exec { slot, epoch, time_ns } => {
-                if epoch != self.targets.get(&slot)?.epoch {
+                if is_later(epoch, self.targets.get(&slot)?.epoch) {
                     self.restart(slot, epoch, time_ns);
                 }
                 Some(Event::Execed { slot })
@@ -135,8 +137,30 @@ impl Engine {
         self.targets.values().any(|target| target.ended == Ended::Running)
     }
 
+    /// The exec before a stack may come later: through another CPU's ring.
+    fn catch_up_with(&mut self, stack: &Stack) {
+        let target = self.targets.get(&stack.slot);
+        if target.is_some_and(|target| is_later(stack.epoch, target.epoch)) {
+            self.catch_up(stack.slot);
+        }
+    }
+
+    /// Finds out whether a target's program was replaced and nothing was heard of
+    /// it, as where the rings are full.
+    pub fn catch_up(&mut self, slot: u16) {
+        let Some(target) = self.targets.get(&slot) else { return };
+        match self.ledger.config(slot) {
+            Ok(config) if config.epoch != target.epoch => {
+                self.restart(slot, config.epoch, config.epoch_began_ns);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("the epoch of process {}: {error}", target.pid()),
+        }
+    }
+
     /// The old image's memory is gone, not leaked: start again.
     fn restart(&mut self, slot: u16, epoch: u32, time_ns: u64) {
+        self.forget_page_faults(slot, Some(epoch));
         let Some(target) = self.targets.get_mut(&slot) else { return };
         target.epoch = epoch;
         target.execs += 1;
@@ -144,12 +168,12 @@ impl Engine {
         target.unplaced.clear();
         self.stacks.forget(target.pid());
         target.page_fault_stacks.clear();
-        let old = std::mem::take(&mut target.stacks);
+        target.stacks.clear();
         if let Ok(info) = target.process.refresh() {
             target.info = info;
         }
-        let keep = |site: u64| !old.contains_key(&site);
-        if let Err(error) = snapshot::retain_sites(target.maps.blocks.as_fd(), keep) {
+        let (blocks, sites) = (target.maps.blocks.as_fd(), target.maps.sites.as_fd());
+        if let Err(error) = snapshot::forget_other_epochs(blocks, sites, epoch, time_ns) {
             tracing::warn!("forgetting the old image of process {}: {error}", target.pid());
         }
         self.refresh_or_warn(slot);
@@ -220,6 +244,7 @@ impl Engine {
         let pause = REFRESH_AT_MOST.max(target.refresh_took * REFRESH_SHARE);
         let pause = if target.refresh_due { pause } else { REFRESH.max(pause) };
         if target.ended == Ended::Running && target.refreshed.elapsed() >= pause {
+            self.catch_up(slot);
             self.refresh_or_warn(slot);
         }
     }
@@ -306,6 +331,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether an epoch comes after another one.
+fn is_later(epoch: u32, other: u32) -> bool {
+    epoch.wrapping_sub(other).cast_signed() > 0
 }
 
 /// Whether any table is still to come.

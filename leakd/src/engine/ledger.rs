@@ -149,7 +149,7 @@ impl Ledger {
         results.into_iter().collect()
     }
 
-    /// Reads a slot's settings.
+    /// Reads a slot's settings, with the epoch that the kernel is at.
     pub fn config(&self, slot: u16) -> io::Result<TargetConfig> {
         let mut value = [0u8; size_of::<TargetConfig>()];
         sys::map_lookup(self.targets.as_fd(), &u32::from(slot).to_ne_bytes(), &mut value)?;

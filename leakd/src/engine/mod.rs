@@ -49,6 +49,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use leakd_common::site::OVERFLOW_SITE;
 use leakd_common::target::{Counter, DEFAULT_BLOCKS};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
@@ -241,7 +242,7 @@ impl Engine {
     /// second for some millions of blocks.
     pub fn look(&self, target: &Target, min_age: Option<Duration>) -> io::Result<TargetLook> {
         let now_ns = snapshot::now_ns()?;
-        let blocks = match min_age {
+        let mut blocks = match min_age {
             Some(age) => {
                 let newest = now_ns.saturating_sub(age.as_nanos() as u64);
                 Some(snapshot::blocks(target.maps.blocks.as_fd(), newest)?)
@@ -249,9 +250,11 @@ impl Engine {
             None => None,
         };
         let mut sites = snapshot::sites(target.maps.sites.as_fd())?;
-        if target.execs > 0 {
-            // Those of the image before: their stacks were forgotten.
-            sites.retain(|site, totals| target.stacks.contains_key(site) || totals.announced == 0);
+        // The program may have been replaced without our knowing it yet.
+        let epoch = self.ledger.config(target.slot())?.epoch;
+        sites.retain(|site, totals| totals.epoch == epoch || *site == OVERFLOW_SITE);
+        if let Some(blocks) = &mut blocks {
+            blocks.retain(|site, _| sites.contains_key(site));
         }
         Ok(TargetLook {
             counters: self.ledger.counters(target.slot())?,

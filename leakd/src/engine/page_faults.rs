@@ -21,21 +21,27 @@ impl Engine {
         Ok(())
     }
 
-    /// A target's page faults, by call site; none unless they are watched.
+    /// A target's page faults, by call site of its current program image; none
+    /// unless they are watched.
     pub fn page_faults(&self, slot: u16) -> io::Result<HashMap<u64, PageFaultSite>> {
+        let epoch = self.ledger.config(slot)?.epoch;
         let mut sites = HashMap::new();
         self.each_page_fault_site(slot, |key, site| {
-            sites.insert(key.site, site);
+            if site.epoch == epoch {
+                sites.insert(key.site, site);
+            }
         })?;
         Ok(sites)
     }
 
-    /// Empties a slot that will be another target's.
-    pub(super) fn forget_page_faults(&self, slot: u16) {
+    /// Forgets a slot's page faults, but for those of the epoch that is to be kept.
+    pub(super) fn forget_page_faults(&self, slot: u16, kept: Option<u32>) {
         let Some(map) = &self.page_faults else { return };
-        let is_its =
-            |key: &[u8], _: &[u8]| plain::read::<PageFaultKey>(key).slot == u32::from(slot);
-        if let Err(error) = snapshot::remove_if(map.as_fd(), is_its) {
+        let is_doomed = |key: &[u8], site: &[u8]| {
+            plain::read::<PageFaultKey>(key).slot == u32::from(slot)
+                && Some(plain::read::<PageFaultSite>(site).epoch) != kept
+        };
+        if let Err(error) = snapshot::remove_if(map.as_fd(), is_doomed) {
             tracing::warn!("forgetting the page faults of slot {slot}: {error}");
         }
     }

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
 use leakd_common::event::{EventKind, INSTRUCTION_FRAME, MAX_FRAMES, ProcessRecord, StackRecord};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -99,6 +101,23 @@ pub enum Announcement {
 pub struct Rings {
     tasks: JoinSet<()>,
     bytes: u64,
+    /// Where the tasks say that they have passed on all that there was.
+    flush: watch::Sender<Arc<AtomicUsize>>,
+}
+
+/// That all which was announced by some time is passed on.
+#[derive(Debug)]
+pub struct Flush {
+    done: Arc<AtomicUsize>,
+    rings: usize,
+}
+
+impl Flush {
+    /// Whether it has been. What was passed on waits to be received, and where
+    /// too much does, nothing more is passed on.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) >= self.rings
+    }
 }
 
 impl Rings {
@@ -108,6 +127,7 @@ impl Rings {
         let outer = object.map("RINGS").map_err(io::Error::other)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
+        let (flush, _) = watch::channel(Arc::default());
         let cpus = sys::possible_cpus()?;
         let bytes = ring_bytes(cpus);
         let mut rings = Vec::with_capacity(cpus);
@@ -135,9 +155,16 @@ impl Rings {
             // SAFETY: the ring owns its descriptor and gives the same one for as
             // long as it lives; `AsyncFd` drops it after deregistering.
             let ring = unsafe { AsyncFd::register(ring) }?;
-            tasks.spawn(drain(ring, sender.clone()));
+            tasks.spawn(drain(ring, sender.clone(), flush.subscribe()));
         }
-        Ok((Self { tasks, bytes: u64::from(bytes) * cpus as u64 }, receiver))
+        Ok((Self { tasks, bytes: u64::from(bytes) * cpus as u64, flush }, receiver))
+    }
+
+    /// Has all passed on that has been announced by now.
+    pub fn flush(&self) -> Flush {
+        let done = Arc::default();
+        self.flush.send_replace(Arc::clone(&done));
+        Flush { done, rings: self.tasks.len() }
     }
 
     /// Memory of all rings, in bytes.
@@ -159,9 +186,14 @@ fn ring_bytes(cpus: usize) -> u32 {
     power.clamp(LEAST_RING_BYTES, MOST_RING_BYTES)
 }
 
-async fn drain(mut ring: AsyncFd<RingBuf<MapData>>, sender: mpsc::Sender<Announcement>) {
+async fn drain(
+    mut ring: AsyncFd<RingBuf<MapData>>,
+    sender: mpsc::Sender<Announcement>,
+    mut flush: watch::Receiver<Arc<AtomicUsize>>,
+) {
     let mut poll = tokio::time::interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flushed: Option<Arc<AtomicUsize>> = None;
     loop {
         while let Some(record) = ring.get_mut().next() {
             let Some(announcement) = parse(&record) else { continue };
@@ -170,12 +202,19 @@ async fn drain(mut ring: AsyncFd<RingBuf<MapData>>, sender: mpsc::Sender<Announc
                 return;
             }
         }
+        if let Some(flushed) = flushed.take() {
+            flushed.fetch_add(1, Ordering::Release);
+        }
         tokio::select! {
             ready = ring.readable() => match ready {
                 Ok(mut ready) => ready.clear_ready(),
                 Err(_) => return,
             },
             _ = poll.tick() => {}
+            changed = flush.changed() => match changed {
+                Ok(()) => flushed = Some(Arc::clone(&flush.borrow_and_update())),
+                Err(_) => return,
+            },
         }
     }
 }

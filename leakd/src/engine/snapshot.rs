@@ -1,15 +1,15 @@
 //! A target's call sites and the ages of its blocks, read in batches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use leakd_common::block::Block;
-use leakd_common::site::Site;
+use leakd_common::site::{OVERFLOW_SITE, Site};
 use nix::time::{ClockId, clock_gettime};
 
-use super::plain::read;
+use super::plain::{bytes_of, read};
 use crate::bpf::sys::{self, BatchCursor};
 
 /// Elements that are read at once.
@@ -76,10 +76,36 @@ pub fn each_block(map: BorrowedFd<'_>) -> io::Result<Vec<crate::scan::index::Blo
     Ok(blocks)
 }
 
-/// Takes the blocks out of the ledger whose site is not among `sites`: those of
-/// the program image before an exec.
-pub fn retain_sites(map: BorrowedFd<'_>, keep: impl Fn(u64) -> bool) -> io::Result<u64> {
-    remove_if(map, |_, value| !keep(read::<Block>(value).site))
+/// Takes out of the ledger what the program images before an exec left behind:
+/// all of other epochs than `epoch`, which began at `began_ns`.
+pub fn forget_other_epochs(
+    blocks: BorrowedFd<'_>,
+    sites: BorrowedFd<'_>,
+    epoch: u32,
+    began_ns: u64,
+) -> io::Result<()> {
+    let is_other = |key: u64, site: &Site| key != OVERFLOW_SITE && site.epoch != epoch;
+    let all = self::sites(sites)?;
+    let other: HashSet<u64> =
+        all.iter().filter(|(key, site)| is_other(**key, site)).map(|(key, _)| *key).collect();
+    remove_if(blocks, |_, value| {
+        let block: Block = read(value);
+        other.contains(&block.site) || block.site == OVERFLOW_SITE && block.birth_ns < began_ns
+    })?;
+    remove_if(sites, |key, value| is_other(read(key), &read(value)))?;
+    if all.get(&OVERFLOW_SITE).is_some_and(|site| site.allocated_blocks > 0) {
+        // It goes on with what is left of it.
+        let mut site = Site { announced: 1, ..Site::EMPTY };
+        for_each(blocks, |_, value| {
+            let block: Block = read(value);
+            if block.site == OVERFLOW_SITE {
+                site.allocated_blocks += u64::from(block.weight);
+                site.allocated_bytes += block.size() * u64::from(block.weight);
+            }
+        })?;
+        sys::map_update(sites, &OVERFLOW_SITE.to_ne_bytes(), bytes_of(&site), 0)?;
+    }
+    Ok(())
 }
 
 /// Takes those elements out of a hash map that `doomed` says so of, by key and value;
@@ -94,10 +120,15 @@ pub(crate) fn remove_if(
             gone.push(key.to_vec());
         }
     })?;
+    let mut removed = 0;
+    let mut value = vec![0; sys::map_shape(map)?.value_size as usize];
     for key in &gone {
-        sys::map_delete(map.as_fd(), key)?;
+        // Another one may have come in its place.
+        if sys::map_lookup(map, key, &mut value)? && doomed(key, &value) {
+            removed += u64::from(sys::map_delete(map, key)?);
+        }
     }
-    Ok(gone.len() as u64)
+    Ok(removed)
 }
 
 /// Calls `visit` with each key and value of a hash map.
@@ -131,5 +162,50 @@ pub(crate) fn for_each(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8]))
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bpf::sys::{MapSpec, map_type};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn table(value_size: usize) -> OwnedFd {
+        let (map_type, value_size) = (map_type::HASH, value_size as u32);
+        let spec =
+            MapSpec { map_type, key_size: 8, value_size, max_entries: 64, flags: 0, name: "test" };
+        sys::map_create(&spec).expect("a map")
+    }
+
+    fn put<T: aya::Pod>(map: &OwnedFd, key: u64, value: &T) {
+        sys::map_update(map.as_fd(), &key.to_ne_bytes(), bytes_of(value), 0).expect("an update");
+    }
+
+    /// Check that an exec leaves nothing of the old program, and all of the new one,
+    /// also where both share the overflow site.
+    #[test]
+    fn other_epochs_are_forgotten() {
+        let (blocks, sites) = (table(size_of::<Block>()), table(size_of::<Site>()));
+        for (site, epoch, allocated_blocks) in [(1, 1, 2), (2, 2, 1), (OVERFLOW_SITE, 0, 3)] {
+            put(&sites, site, &Site { epoch, allocated_blocks, announced: 1, ..Site::EMPTY });
+        }
+        let of_old = [(0x10, 1, 10), (0x20, 1, 20), (0x30, OVERFLOW_SITE, 30)];
+        let of_new = [(0x40, 2, 101), (0x50, OVERFLOW_SITE, 100), (0x60, OVERFLOW_SITE, 102)];
+        for (address, site, birth_ns) in of_old.into_iter().chain(of_new) {
+            let size_and_owner = Block::pack(address, 0);
+            put(&blocks, address, &Block { size_and_owner, birth_ns, site, weight: 1, tid: 0 });
+        }
+        forget_other_epochs(blocks.as_fd(), sites.as_fd(), 2, 100).unwrap();
+        let mut left: Vec<u64> =
+            each_block(blocks.as_fd()).unwrap().iter().map(|block| block.address).collect();
+        left.sort_unstable();
+        assert_eq!(left, [0x40, 0x50, 0x60]);
+        let sites = self::sites(sites.as_fd()).unwrap();
+        assert_eq!(sites.len(), 2);
+        assert_eq!(sites[&2].outstanding_blocks(), 1);
+        let overflow = sites[&OVERFLOW_SITE];
+        assert_eq!((overflow.outstanding_blocks(), overflow.outstanding_bytes()), (2, 0xb0));
+        assert_eq!(overflow.announced, 1);
     }
 }

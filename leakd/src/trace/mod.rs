@@ -9,7 +9,7 @@ pub(crate) use collect::site_ages;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::follow::Event;
 use crate::engine::target::{Ended, SeenFrom, Target};
@@ -19,6 +19,8 @@ use crate::symbol::Symbolizer;
 use crate::verdict::sites::SiteHistories;
 use history::Histories;
 
+/// What the rings are waited for, at most.
+const RINGS_WAIT: Duration = Duration::from_secs(2);
 /// What is waited for at the end of a trace, for names that are not there yet.
 const NAMES_WAIT: Duration = Duration::from_secs(20);
 
@@ -115,6 +117,16 @@ impl Trace {
         }
     }
 
+    /// Handles all that has been announced by now, also what is in the rings.
+    fn drain_rings(&mut self) {
+        let (flush, begin) = (self.engine.flush(), Instant::now());
+        while !flush.is_done() && begin.elapsed() < RINGS_WAIT {
+            self.drain();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        self.drain();
+    }
+
     /// Who names addresses.
     pub fn symbolizer(&self) -> &Arc<Symbolizer> {
         &self.symbolizer
@@ -128,6 +140,7 @@ impl Trace {
         history: Option<&SiteHistories>,
     ) -> io::Result<Option<Prepared>> {
         self.drain();
+        self.engine.catch_up(slot);
         let Some(target) = self.engine.target(slot) else { return Ok(None) };
         let look = self.engine.look(target, Some(min_age))?;
         self.drain();
@@ -142,13 +155,16 @@ impl Trace {
     pub fn finish(mut self, min_age: Duration) -> io::Result<Snapshot> {
         self.engine.tick();
         let ended = SystemTime::now();
+        self.drain_rings();
+        let slots: Vec<u16> = self.engine.targets().map(Target::slot).collect();
+        slots.into_iter().for_each(|slot| self.engine.catch_up(slot));
         let mut looks = Vec::new();
         for target in self.engine.targets() {
             // What a process left behind at its end is old enough.
             let age = if target.ended() == Ended::Exited { Duration::ZERO } else { min_age };
             looks.push((target.slot(), self.engine.look(target, Some(age))?));
         }
-        self.drain();
+        self.drain_rings();
         let mut prepared: Vec<Prepared> = looks
             .into_iter()
             .filter_map(|(slot, look)| {

@@ -40,6 +40,26 @@ fn run_for_report(program: &Path, environment: &[(&str, &str)]) -> (Outcome, Rep
     (outcome, report)
 }
 
+/// Check that a command is traced, and what it held before an exec forgotten, also if
+/// the new program lives for milliseconds only, and where the tracing file system is
+/// not to be had.
+#[test]
+fn without_tracefs() {
+    let folder = tempfile::tempdir().expect("cannot make a folder");
+    let file = folder.path().join("report.json");
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /sys/kernel/tracing && \
+                  exec \"$0\" run --json --output \"$1\" -- sh -c 'exec \"$0\"' \"$2\"";
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_leakctl")]);
+    command.arg(&file).arg(program("short")).env("NO_COLOR", "1");
+    let outcome = Leakctl::start_command(command).outcome();
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    let report = Report::parse(&std::fs::read_to_string(&file).expect("a report"));
+    // Too short a life for its stacks, but not for its blocks.
+    let target = report.targets().next().expect("a target");
+    assert_eq!(target.outstanding(), (7, 700), "{}", target.0);
+}
+
 /// Check that a command is traced from its first instruction to its last:
 /// the same numbers as valgrind has.
 #[test]
