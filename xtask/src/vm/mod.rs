@@ -111,13 +111,14 @@ pub fn run(names: &[String], command: &[String], options: Options) -> Result<u8>
         let (image, script) = (image.clone(), variable + &script);
         Ok(Job { name, image, with_witness, script, limit, labelled })
     };
+    let again = accelerator == Accelerator::Emulation;
     let mut jobs = Vec::new();
     match &suite {
         Some(suite) => {
             for (kernel, image) in &images {
                 for part in &PARTS {
                     let name = format!("{kernel}{}", part.suffix);
-                    jobs.push(job(name, image, part.of_kernel, suite.script(kernel, part))?);
+                    jobs.push(job(name, image, part.of_kernel, suite.script(kernel, part, again))?);
                 }
             }
         }

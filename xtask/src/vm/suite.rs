@@ -81,6 +81,22 @@ const WAITING: [&str; 1] = ["verdicts::leaks_and_no_others"];
 /// In the test programs that have it, the test that compiles what others run.
 const COMPILES: &str = "compiles_programs";
 
+/// A function of the shell that runs a test program with arguments and gives its
+/// status. What fails is run once more, alone, if AGAIN is set: where five tests share
+/// two emulated processors, one may starve. Both are printed.
+const RUN: &str = r#"
+run() {
+    output=$1
+    shift
+    { "$@" 2>&1; echo $? >$output.status; } | tee $output
+    [ "$(cat $output.status)" != 0 ] || return 0
+    failed=$(sed -n '/^failures:$/,/^test result/s/^    \([A-Za-z0-9_:]*\)$/\1/p' $output | sort -u)
+    [ -n "$AGAIN" ] && [ -n "$failed" ] || return 1
+    echo failed beside others, and run once more: $failed
+    "$1" --include-ignored --test-threads=1 --exact $failed
+}
+"#;
+
 /// The test programs, built, and what they run, compiled.
 #[derive(Debug)]
 pub struct Suite {
@@ -138,13 +154,16 @@ impl Suite {
         Ok(Self { programs, path })
     }
 
-    /// The script that runs them; its status is 1 if any test failed.
-    pub fn script(&self, kernel: &str, part: &Part) -> String {
+    /// The script that runs them; its status is 1 if any test failed, with `again` also
+    /// when it was run once more.
+    pub fn script(&self, kernel: &str, part: &Part, again: bool) -> String {
         let mut script = format!(
             "export HOME=/root TERM=dumb RUST_BACKTRACE=0 PATH={}\n\
              export LEAKD_TEST_SCALE={SCALE} LEAKD_TEST_COMPILED=1 LEAKD_STACKS={STACKS}\nstatus=0\n\
-             mkdir -p {CACHE} && mount -t tmpfs -o mode=0700 tmpfs {CACHE} || exit\n",
-            quote(&self.path)
+             mkdir -p {CACHE} && mount -t tmpfs -o mode=0700 tmpfs {CACHE} || exit\n\
+             AGAIN={}\n{RUN}",
+            quote(&self.path),
+            if again { "1" } else { "" }
         );
         let left_out: BTreeSet<&str> = left_out::on(kernel).map(|one| one.test).collect();
         let threads = if part.of_kernel { "1" } else { THREADS };
@@ -171,11 +190,12 @@ impl Suite {
                 name = program.name,
             ));
             if waiting.is_empty() {
-                script.push_str(&format!("{} || status=1\n", command(&working)));
+                script.push_str(&format!("run /run/working {} || status=1\n", command(&working)));
             } else {
                 script.push_str(&format!(
-                    "{} >/run/waiting 2>&1 & waiting=$!\n{} || status=1\n\
-                     wait $waiting || status=1\ncat /run/waiting\n",
+                    "run /run/waiting {} >/run/shown 2>&1 & waiting=$!\n\
+                     run /run/working {} || status=1\n\
+                     wait $waiting || status=1\ncat /run/shown\n",
                     command(&waiting),
                     command(&working)
                 ));
@@ -183,5 +203,50 @@ impl Suite {
         }
         script.push_str("exit $status\n");
         script
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    /// Prints as a test program does that fails, and fails, unless it is asked for one
+    /// test alone: then `ALONE` is its status.
+    const PROGRAM: &str = "#!/bin/sh
+echo \"asked: $*\"
+case \"$*\" in *--test-threads=1*) exit $ALONE;; esac
+printf '\\nfailures:\\n\\n---- room::one stdout ----\\n  left: 1\\n right: 2\\n\\n'
+printf 'failures:\\n    room::one\\n    room::two\\n\\ntest result: FAILED. 3 passed; 2 failed\\n'
+exit 101
+";
+
+    fn run(folder: &Path, again: &str, alone: &str) -> (Option<i32>, String) {
+        let program = folder.join("program");
+        fs::write(&program, PROGRAM).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("{RUN}run output ./program --test-threads=5");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env("AGAIN", again).env("ALONE", alone).current_dir(folder);
+        let output = shell.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Check that what fails is run once more, alone, where that is wanted, and that its
+    /// second failure counts.
+    #[test]
+    fn failures_are_run_once_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (status, said) = run(folder.path(), "1", "0");
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains("room::one\n    room::two"), "the first run is shown: {said}");
+        let alone = "asked: --include-ignored --test-threads=1 --exact room::one room::two\n";
+        assert!(said.ends_with(alone), "{said}");
+        assert_eq!(run(folder.path(), "1", "101").0, Some(101));
+        let (status, said) = run(folder.path(), "", "0");
+        assert_eq!(status, Some(1), "{said}");
+        assert!(!said.contains("--test-threads=1"), "{said}");
     }
 }
