@@ -1,14 +1,14 @@
-//! Links: what holds a program at its probes. Closing a link's descriptor
-//! takes its probes out (see `release`); the kernel does so for a process that is
-//! killed.
+//! Links: what holds a program at its probes. They are made by a child (see `create`).
+//! Closing a link's descriptor takes its probes out (see `release`); the kernel does so
+//! for a process that is killed.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::program::{Program, UprobeAttach};
-use super::{release, sys};
+use super::{create, release, sys};
 
 const LINK_CREATE: u32 = 28;
 /// BPF_F_UPROBE_MULTI_RETURN.
@@ -88,7 +88,22 @@ fn attach_multi(
     pid: u32,
     at_return: bool,
 ) -> io::Result<OwnedFd> {
-    let mut attribute = MultiAttribute {
+    let mut attribute = multi_attribute(program, path, places, pid, at_return);
+    // SAFETY: path, offsets and cookies outlive the child's call.
+    let (mut made, outcome) = create::descriptors(1, |_| unsafe { link_multi(&mut attribute) });
+    outcome?;
+    made.pop().ok_or_else(|| io::Error::other("no link was made"))
+}
+
+/// What names the path and the places, which must outlive it.
+fn multi_attribute(
+    program: &Program,
+    path: &CString,
+    places: &Places,
+    pid: u32,
+    at_return: bool,
+) -> MultiAttribute {
+    MultiAttribute {
         program_fd: program.fd().as_raw_fd() as u32,
         attach_type: program.attach_type().number(),
         path: path.as_ptr() as u64,
@@ -98,12 +113,15 @@ fn attach_multi(
         multi_flags: if at_return { MULTI_RETURN } else { 0 },
         pid,
         ..MultiAttribute::default()
-    };
+    }
+}
+
+/// # Safety
+/// What [`multi_attribute`] was made from must still be there.
+unsafe fn link_multi(attribute: &mut MultiAttribute) -> io::Result<RawFd> {
     // SAFETY: the layout of BPF_LINK_CREATE for uprobe_multi; the path ends in a
     // zero, offsets and cookies have `count` elements.
-    let fd = unsafe { sys::bpf(LINK_CREATE, &mut attribute)? };
-    // SAFETY: the kernel has just made this descriptor, and for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    unsafe { sys::bpf(LINK_CREATE, attribute) }
 }
 
 /// Whether the kernel knows links of this kind: it then complains of the
@@ -112,10 +130,10 @@ fn attach_multi(
 pub(super) fn is_supported(program: &Program) -> bool {
     let path = c"/".to_owned();
     let places = Places { offsets: vec![0], cookies: vec![0] };
-    match attach_multi(program, &path, &places, 0, false) {
-        Ok(_) => true,
-        Err(error) => error.raw_os_error() == Some(libc::EBADF),
-    }
+    let mut attribute = multi_attribute(program, &path, &places, 0, false);
+    // SAFETY: path and places live to the end of this function.
+    let refused = unsafe { link_multi(&mut attribute) };
+    refused.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
 fn attach_perf(
@@ -126,55 +144,67 @@ fn attach_perf(
     at_return: bool,
 ) -> io::Result<Link> {
     let kind = perf_uprobe_type()?;
-    // Also if it fails half-way.
-    let mut made = Link { groups: Vec::with_capacity(places.offsets.len()) };
-    for (&offset, &cookie) in places.offsets.iter().zip(&places.cookies) {
-        let mut event = PerfEventAttribute {
-            kind,
-            size: size_of::<PerfEventAttribute>() as u32,
-            config: if at_return { perf_return_bit()? } else { 0 },
-            path: path.as_ptr() as u64,
-            offset,
-            ..PerfEventAttribute::default()
-        };
-        // SAFETY: the attribute has the size that it says and its path ends in a
-        // zero.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                std::ptr::from_mut(&mut event),
-                pid as libc::pid_t,
-                -1,
-                -1,
-                PERF_CLOEXEC,
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
+    let config = if at_return { perf_return_bit()? } else { 0 };
+    let event = |offset: u64| PerfEventAttribute {
+        kind,
+        size: size_of::<PerfEventAttribute>() as u32,
+        config,
+        path: path.as_ptr() as u64,
+        offset,
+        ..PerfEventAttribute::default()
+    };
+    let mut event_fd = -1;
+    // For each place an event, and then the program's link to it.
+    let (made, outcome) = create::descriptors(2 * places.offsets.len(), |number| {
+        let place = number / 2;
+        if number % 2 == 0 {
+            // SAFETY: its path is that of this function's caller.
+            event_fd = unsafe { open_event(&mut event(places.offsets[place]), pid) }?;
+            Ok(event_fd)
+        } else {
+            let cookie = places.cookies.get(place).copied().unwrap_or_default();
+            link_perf(program.fd().as_raw_fd(), event_fd, cookie)
         }
-        // SAFETY: the kernel has just made this descriptor, and for us alone.
-        let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        made.groups.push(vec![event]);
-        if let Some(group) = made.groups.last_mut() {
-            let link = link_perf(program.fd(), &group[0], cookie)?;
-            group.push(link);
+    });
+    let mut groups: Vec<Vec<OwnedFd>> = Vec::with_capacity(places.offsets.len());
+    for (number, descriptor) in made.into_iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if number % 2 == 1 => group.push(descriptor),
+            _ => groups.push(vec![descriptor]),
         }
     }
-    Ok(made)
+    // Also where it failed half-way: what was made is taken out.
+    let link = Link { groups };
+    outcome.map(|()| link)
 }
 
-fn link_perf(program: BorrowedFd<'_>, event: &OwnedFd, cookie: u64) -> io::Result<OwnedFd> {
+/// # Safety
+/// Its path must be good, and end in a zero.
+unsafe fn open_event(event: &mut PerfEventAttribute, pid: u32) -> io::Result<RawFd> {
+    // SAFETY: the attribute has the size that it says; the rest is the caller's.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_mut(event),
+            pid as libc::pid_t,
+            -1,
+            -1,
+            PERF_CLOEXEC,
+        )
+    };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as RawFd) }
+}
+
+fn link_perf(program: RawFd, event: RawFd, cookie: u64) -> io::Result<RawFd> {
     let mut attribute = PerfLinkAttribute {
-        program_fd: program.as_raw_fd() as u32,
-        target_fd: event.as_raw_fd() as u32,
+        program_fd: program as u32,
+        target_fd: event as u32,
         attach_type: ATTACH_PERF_EVENT,
         flags: 0,
         cookie,
     };
     // SAFETY: the layout of BPF_LINK_CREATE for perf events, without pointers.
-    let fd = unsafe { sys::bpf(LINK_CREATE, &mut attribute)? };
-    // SAFETY: the kernel has just made this descriptor, and for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    unsafe { sys::bpf(LINK_CREATE, &mut attribute) }
 }
 
 const PERF_UPROBE: &str = "/sys/bus/event_source/devices/uprobe";

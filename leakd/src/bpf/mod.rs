@@ -5,7 +5,9 @@
 //! loaded with that attach type. [`iterator`] asks for one process' threads,
 //! which aya cannot either.
 
+mod child;
 mod cpus;
+mod create;
 mod diagnostics;
 pub mod features;
 pub mod iterator;

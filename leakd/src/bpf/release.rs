@@ -10,21 +10,16 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{Pid, pipe2};
+
+use super::child::{self, Turn};
 
 /// Children at a time. The kernel takes some 40 ms for each link, and those of
 /// several children at once.
 const CHILDREN: usize = 8;
-
-/// One at a time: a child has all descriptors of this process while it lives, also
-/// those that another call would be about to close.
-static ONE: Mutex<()> = Mutex::new(());
 
 /// Closes descriptors, those of a group by one child; returns when the kernel has
 /// done all that follows from it.
@@ -32,8 +27,8 @@ pub(super) fn close(groups: Vec<Vec<OwnedFd>>) {
     if groups.is_empty() {
         return;
     }
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let children = Children::fork(&groups);
+    let turn = child::turn();
+    let children = Children::fork(&turn, &groups);
     // They hold them, too.
     drop(groups);
     match children {
@@ -51,36 +46,30 @@ struct Children {
 
 impl Children {
     /// Returns when each holds what is its own, and nothing of the others'.
-    fn fork(groups: &[Vec<OwnedFd>]) -> io::Result<Self> {
+    fn fork(turn: &Turn, groups: &[Vec<OwnedFd>]) -> io::Result<Self> {
         let (ready, say_ready) = pipe2(OFlag::O_CLOEXEC)?;
         let (until, held) = pipe2(OFlag::O_CLOEXEC)?;
         let wanted = groups.len().min(CHILDREN);
         let mut children = Self { pids: Vec::with_capacity(wanted), held };
-        // A handler of this process is none of theirs.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         let mut failed = None;
         for number in 0..wanted {
-            // SAFETY: the child makes system calls alone, reads memory that was
-            // allocated before, and exits without running any destructor.
-            match unsafe { fork() } {
-                Ok(ForkResult::Child) => {
-                    let others = groups.iter().enumerate();
-                    let others = others.filter(|(group, _)| group % wanted != number);
-                    for descriptor in others.flat_map(|(_, group)| group) {
-                        shut(descriptor);
-                    }
-                    shut(&children.held);
-                    say(&say_ready);
-                    // Whoever waits for it must not wait for the one that is killed.
-                    shut(&say_ready);
-                    wait_until_closed(&until);
+            let child = turn.child(|| {
+                let others = groups.iter().enumerate();
+                let others = others.filter(|(group, _)| group % wanted != number);
+                for descriptor in others.flat_map(|(_, group)| group) {
+                    shut(descriptor);
                 }
-                Ok(ForkResult::Parent { child }) => children.pids.push(child),
+                shut(&children.held);
+                say(&say_ready);
+                // Whoever waits for it must not wait for the one that is killed.
+                shut(&say_ready);
+                wait_until_closed(&until);
+            });
+            match child {
+                Ok(child) => children.pids.push(child),
                 Err(error) => failed = Some(error),
             }
         }
-        // Of the calling thread, and just what it was: it cannot fail.
-        let _ = mask.thread_set_mask();
         drop(say_ready);
         // Ends when each has said so or is gone. What could not be forked is closed
         // by this process.
@@ -95,9 +84,7 @@ impl Children {
     /// Has them exit; returns when all have.
     fn let_go(self) {
         drop(self.held);
-        for pid in self.pids {
-            while waitpid(pid, None) == Err(Errno::EINTR) {}
-        }
+        self.pids.into_iter().for_each(child::wait);
     }
 }
 
@@ -114,17 +101,13 @@ fn say(ready: &OwnedFd) {
     unsafe { libc::write(ready.as_raw_fd(), [0u8].as_ptr().cast(), 1) };
 }
 
-/// Waits for the other end of a pipe to be closed, and exits.
-fn wait_until_closed(until: &OwnedFd) -> ! {
+/// Waits for the other end of a pipe to be closed.
+fn wait_until_closed(until: &OwnedFd) {
     let mut byte = 0u8;
-    // SAFETY: a byte of this function's own is read to; _exit(2) runs nothing of
-    // this program's any more.
-    unsafe {
-        while libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) < 0
-            && Errno::last() == Errno::EINTR
-        {}
-        libc::_exit(0)
-    }
+    // SAFETY: a byte of this function's own is read to.
+    while unsafe { libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) } < 0
+        && Errno::last() == Errno::EINTR
+    {}
 }
 
 #[cfg(test)]

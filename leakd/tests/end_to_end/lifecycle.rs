@@ -2,16 +2,22 @@
 
 use crate::host::{scaled, stretched};
 use crate::support::{
+    PATIENCE,
     invocation::{Leakctl, leakctl},
     planted::{assert_finds, enough, watch},
-    probes::{assert_nothing_left, changed_code, probes_present, wait_until_nothing_left},
+    probes::{
+        assert_nothing_left, changed_code, changed_code_of, probes_present, wait_until_nothing_left,
+    },
     process::Process,
     programs::program,
     report::assert_first_site,
     wait_for,
 };
 use nix::sys::signal::Signal;
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// Check that a child's frees of its copies do not end the parent's blocks
 /// and that the child, which is not asked for, is not traced.
@@ -319,6 +325,31 @@ fn kill_9_leaves_nothing() {
     });
     assert!(later.blocks > then.blocks);
     assert_nothing_left(pid);
+    process.end();
+}
+
+/// Check that kill -9 leaves no probe where it comes while leakctl puts its probes in:
+/// when the first of many is there.
+#[test]
+fn killed_while_it_attaches() {
+    let mut process = Process::start_ready(Command::new(program("crowd")));
+    let pid = process.pid().to_string();
+    let digits = |number: u32| (0..4).rev().map(move |digit| number >> (2 * digit) & 3);
+    let names = (0..256).map(|number| digits(number).map(|d| d.to_string()).collect::<String>());
+    let functions: Vec<_> = names.map(|name| format!("crowd_{name}:size=1,ret")).collect();
+    let mut arguments = vec!["attach", &pid, "--no-daemon", "--for", "1h"];
+    arguments.extend(functions.iter().flat_map(|function| ["--alloc", function]));
+    for _ in 0..scaled(20, 2) {
+        let mut leakctl = Leakctl::start(&arguments);
+        let began = Instant::now();
+        // Of its own code alone: all of libc's takes longer to look at than to probe.
+        while changed_code_of(process.pid(), "/crowd").is_empty() {
+            assert!(began.elapsed() < PATIENCE, "it never attaches");
+        }
+        leakctl.try_signal(Signal::SIGKILL);
+        leakctl.outcome();
+        wait_until_nothing_left(process.pid());
+    }
     process.end();
 }
 

@@ -35,7 +35,13 @@ fn read_at(file: &File, length: u64, offset: u64) -> std::io::Result<Vec<u8>> {
 /// if the process has no code to look at: a process that is gone proves
 /// nothing.
 pub fn changed_code(pid: i32) -> Vec<Change> {
-    let mappings = executable_mappings(pid);
+    changed_code_of(pid, "")
+}
+
+/// Those in the code of files whose path has this end.
+pub fn changed_code_of(pid: i32, end_of_path: &str) -> Vec<Change> {
+    let mut mappings = executable_mappings(pid);
+    mappings.retain(|mapping| mapping.path.ends_with(end_of_path));
     assert!(!mappings.is_empty(), "process {pid} has no code to look at: has it ended?");
     let memory = File::open(format!("/proc/{pid}/mem")).expect("cannot open the process's memory");
     let mut changes = Vec::new();

@@ -69,6 +69,7 @@ const RECIPES: &[(&str, &str, &str)] = &[
     ("slow_leak", "cc -O2 -g", "slow_leak.c"),
     ("unmap", "cc -O2", "unmap.c"),
     ("mapped", "cc -O2", "mapped.c"),
+    ("crowd", "cc -O2", "crowd.c"),
     ("bare", "cc -O2 -nostdlib -static -ffreestanding", "bare.c"),
     ("zombie", "cc -O2", "zombie.c"),
     ("witness.so", "cc -O2 -shared -fPIC", "witness.c"),
