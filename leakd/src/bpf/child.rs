@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The right to have children.
@@ -52,4 +53,10 @@ impl Turn {
 /// Waits for a child's end.
 pub(super) fn wait(pid: Pid) {
     while waitpid(pid, None) == Err(Errno::EINTR) {}
+}
+
+/// Closes a descriptor within a child.
+pub(super) fn shut(descriptor: &OwnedFd) {
+    // SAFETY: the child exits without touching it again.
+    unsafe { libc::close(descriptor.as_raw_fd()) };
 }

@@ -34,6 +34,8 @@ pub(super) fn descriptors(
         Err(error) => return (made, Err(error.into())),
     };
     let child = turn.child(|| {
+        // Or it would never notice that nobody is there any more.
+        child::shut(&ours);
         // What is made last may be needed for what is made next: all is kept.
         for number in 0..count {
             let unknown = libc::EIO;
@@ -128,8 +130,10 @@ fn receive(from: &OwnedFd) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags, poll};
     use std::fs::File;
     use std::io::Read;
+    use std::os::fd::AsFd;
 
     fn pipe() -> (File, OwnedFd) {
         let (read, write) = nix::unistd::pipe().expect("a pipe");
@@ -167,6 +171,38 @@ mod tests {
         });
         assert_eq!(made.len(), 2);
         assert_eq!(outcome.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+    }
+
+    /// Check that a child ends, and closes what it has made, when the process that it
+    /// makes it for is killed.
+    #[test]
+    fn nobody_takes_them() {
+        let (mut first, say_first) = pipe();
+        let (end, held) = pipe();
+        // SAFETY: the child does as if it were the only thread: it forks, waits for
+        // messages and is killed.
+        let maker = match unsafe { nix::unistd::fork() }.expect("a process") {
+            nix::unistd::ForkResult::Parent { child } => child,
+            nix::unistd::ForkResult::Child => {
+                let _ = descriptors(100_000, |number| {
+                    if number == 0 {
+                        let _ = nix::unistd::write(&say_first, b"1");
+                    }
+                    // Slowly, so that it is not done before.
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    // SAFETY: a plain system call, on a descriptor that is open.
+                    Ok(Errno::result(unsafe { libc::dup(held.as_raw_fd()) })?)
+                });
+                // SAFETY: nothing of this program runs any more.
+                unsafe { libc::_exit(0) }
+            }
+        };
+        drop((say_first, held));
+        first.read_exact(&mut [0]).expect("it makes them");
+        nix::sys::signal::kill(maker, nix::sys::signal::Signal::SIGKILL).expect("our child");
+        child::wait(maker);
+        let mut ended = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut ended, 30_000u16), Ok(1), "somebody has it still");
     }
 
     /// Check that a child that is killed is no reason to wait for ever.

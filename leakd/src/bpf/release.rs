@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2};
 
-use super::child::{self, Turn};
+use super::child::{self, Turn, shut};
 
 /// Children at a time. The kernel takes some 40 ms for each link, and those of
 /// several children at once.
@@ -86,12 +86,6 @@ impl Children {
         drop(self.held);
         self.pids.into_iter().for_each(child::wait);
     }
-}
-
-/// Closes a descriptor of a child's.
-fn shut(descriptor: &OwnedFd) {
-    // SAFETY: this process exits without touching it again.
-    unsafe { libc::close(descriptor.as_raw_fd()) };
 }
 
 /// Writes a byte.
