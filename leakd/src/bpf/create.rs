@@ -57,6 +57,8 @@ pub(super) fn descriptors(
             Err(error) => outcome = Err(error),
         }
     }
+    // It must not wait for room in the socket either.
+    drop(ours);
     // While it lives, it has them, too.
     child::wait(child);
     (made, outcome)
