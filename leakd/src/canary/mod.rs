@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use leakd_common::target::Counter;
 
+use crate::bpf::link::{self, Link};
 use crate::bpf::program_info;
 use crate::engine::{Engine, EngineError, OwnProbe};
 use child::Truth;
@@ -155,13 +156,12 @@ impl Canary {
         self.measure(b'm')
     }
 
-    /// What a trap costs; its function is probed for as long as that takes.
-    fn trap(&mut self, probe: &OwnProbe, trap: Trap) -> Result<f64, CanaryError> {
+    /// What a trap costs; its function is probed until the link goes.
+    fn trap(&mut self, probe: &OwnProbe, trap: Trap) -> Result<(f64, Link), CanaryError> {
         let bare = self.measure(trap.order())?;
         let link = probe.put_in(trap.function() as usize as u64, self.child.id())?;
         let probed = self.measure(trap.order())?;
-        drop(link);
-        Ok((probed - bare).max(0.0))
+        Ok(((probed - bare).max(0.0), link))
     }
 }
 
@@ -187,8 +187,10 @@ pub fn check_and_time(engine: &mut Engine) -> Result<CanaryReport, CanaryError> 
 fn check_as(engine: &mut Engine, with_programs: bool) -> Result<CanaryReport, CanaryError> {
     let mut canary = Canary::start()?;
     let probe = engine.own_probe()?;
-    let emulated_trap_ns = canary.trap(&probe, Trap::Emulated)?;
-    let single_stepped_trap_ns = canary.trap(&probe, Trap::SingleStepped)?;
+    let (emulated_trap_ns, emulated) = canary.trap(&probe, Trap::Emulated)?;
+    let (single_stepped_trap_ns, single_stepped) = canary.trap(&probe, Trap::SingleStepped)?;
+    // Together: the kernel has us wait for each.
+    link::close_all([emulated, single_stepped]);
     let bare_pair_ns = canary.pair()?;
     let slot = engine.attach_canary(canary.child.id())?;
     let seen = observe(engine, slot, &mut canary, with_programs);
