@@ -13,6 +13,7 @@ use super::daemon_args::{
     TargetsArguments, TopArguments, WatchArguments,
 };
 use super::kernel_args::KernelArguments;
+use super::process_id::process_id;
 use crate::allocator::CustomFunction;
 use crate::duration;
 use crate::engine::Settings;
@@ -217,7 +218,7 @@ fn method_limit() -> Option<crate::bpf::features::ProbeMethod> {
 #[derive(Debug, Args)]
 pub struct AttachArguments {
     /// The processes.
-    #[arg(required = true, value_name = "PID")]
+    #[arg(required = true, value_name = "PID", value_parser = process_id)]
     pub pids: Vec<u32>,
     /// Watch for so long, e.g. 30s, 5m, 1h. [default: 30s; with --detach: on
     /// and on]
@@ -279,7 +280,7 @@ pub struct RunArguments {
 pub struct DoctorArguments {
     /// Trace these processes for a moment, too, and say how far their call
     /// stacks can be followed.
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = process_id)]
     pub pids: Vec<u32>,
     /// For how long, e.g. 2s, 1m.
     #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = duration::parse)]

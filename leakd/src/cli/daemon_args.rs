@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::args::OutputArguments;
+use super::process_id::process_id;
 use crate::duration;
 use crate::protocol::{Change, SOCKET, Sort};
 
@@ -86,7 +87,7 @@ impl From<Order> for Sort {
 #[derive(Debug, Args)]
 pub struct ReportArguments {
     /// Of this process; without it, of all that are or were under trace.
-    #[arg(value_name = "PID", conflicts_with_all = ["unit", "all", "kernel"])]
+    #[arg(value_name = "PID", value_parser = process_id, conflicts_with_all = ["unit", "all", "kernel"])]
     pub pid: Option<u32>,
     /// Of the processes of this systemd unit.
     #[arg(long, value_name = "UNIT", conflicts_with_all = ["all", "kernel"])]
@@ -126,7 +127,7 @@ pub struct WatchArguments {
 #[derive(Debug, Args)]
 pub struct DetachArguments {
     /// The process.
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = process_id)]
     pub pid: u32,
     #[command(flatten)]
     #[allow(missing_docs)]

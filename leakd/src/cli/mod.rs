@@ -13,6 +13,7 @@ mod kernel;
 mod kernel_args;
 mod kernel_beside;
 mod kernel_through_daemon;
+mod process_id;
 mod progress;
 mod run;
 mod scan;

@@ -6,13 +6,14 @@ use clap::Args;
 
 use super::args::{OutputArguments, TraceLimits};
 use super::daemon_args::DaemonArguments;
+use super::process_id::process_id;
 use crate::duration;
 
 /// Arguments of `scan`.
 #[derive(Debug, Args)]
 pub struct ScanArguments {
     /// The process.
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = process_id)]
     pub pid: u32,
     /// Record its allocations for so long first, e.g. 30s, 5m; only these are
     /// judged. [default: 30s; 0 where the daemon has it under trace already]

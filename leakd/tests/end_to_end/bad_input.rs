@@ -49,6 +49,8 @@ fn not_a_pid() {
         assert_eq!(outcome.stdout, "", "{outcome:?}");
     }
     assert_eq!(leakctl(["attach"]).status, 2);
+    let named = leakctl(["attach", "nginx"]);
+    assert!(named.stderr.contains("pgrep -a NAME"), "{named:?}");
 }
 
 /// Check that a kernel thread is refused.
