@@ -4,6 +4,9 @@
 //! aya 0.14 cannot: programs for uprobe_multi and uprobe sessions must be
 //! loaded with that attach type. [`iterator`] asks for one process' threads,
 //! which aya cannot either.
+//!
+//! Links are made and closed by children of this process (`child`, `create`,
+//! `release`): a kill -9 in the middle of either would leave probes behind.
 
 mod child;
 mod cpus;
