@@ -96,10 +96,14 @@ pub enum Counter {
     /// Kernel: allocations and frees outside of what is to be traced. They cost
     /// something all the same.
     Filtered = 22,
+    /// Kernel: stacks that were known again, walked all the same, and found right.
+    StacksConfirmed = 23,
+    /// Kernel: those that were found wrong.
+    StacksMistaken = 24,
 }
 
 /// Number of counters, with room to grow.
-pub const COUNTERS: usize = 24;
+pub const COUNTERS: usize = 32;
 
 /// One CPU's counters of one target, indexed by [`Counter`].
 #[repr(C)]
@@ -109,7 +113,7 @@ pub struct TargetCounters {
     pub counts: [u64; COUNTERS],
 }
 
-plain_data!(TargetCounters = 192);
+plain_data!(TargetCounters = 256);
 
 impl TargetCounters {
     /// The value of one counter.

@@ -3,7 +3,8 @@
 
 use crate::{
     filter::{self, Name},
-    stack::{self, Walked},
+    recall::Way,
+    stack::{self, INTERRUPT, Walked},
     support::{add, opaque},
 };
 use aya_ebpf::{
@@ -95,14 +96,27 @@ pub fn allocated(context: *mut c_void, walker: u32, allocation: &Allocation) {
     if RECORDING.get(0) != Some(&1) {
         return;
     }
+    // SAFETY: the helper has no preconditions.
+    let birth_ns = unsafe { helper::bpf_ktime_get_ns() };
     let seed = mix(allocation.cache, allocation.kind as u64);
-    let Some(walked) = stack::walk(context, walker, seed) else { return };
-    let Some((key, site)) = find_or_make(walked.hash) else { return };
-    let interrupt = walked.flags & FLAG_INTERRUPT != 0;
-    // SAFETY: neither helper has preconditions.
-    let (ids, birth_ns) = unsafe {
-        (if interrupt { 0 } else { helper::bpf_get_current_pid_tgid() }, helper::bpf_ktime_get_ns())
-    };
+    let way = Way::of(context, walker, seed, allocation.call_site);
+    let mut hash = way.map_or(0, Way::recall);
+    let mut walked = None;
+    if hash == 0 || way.is_some_and(|way| way.is_checked(birth_ns)) {
+        let Some(found) = stack::walk(context, walker, seed) else { return };
+        if let Some(way) = way {
+            if hash == 0 {
+                way.remember(found);
+            } else {
+                way.checked(hash == found.hash);
+            }
+        }
+        hash = found.hash;
+        walked = Some(found);
+    }
+    let Some((key, site)) = find_or_make(hash) else { return };
+    // SAFETY: as above.
+    let ids = if hash & INTERRUPT != 0 { 0 } else { unsafe { helper::bpf_get_current_pid_tgid() } };
     let block = Block {
         size_and_owner: Block::pack(allocation.bytes, 0),
         birth_ns,
@@ -128,7 +142,11 @@ pub fn allocated(context: *mut c_void, walker: u32, allocation: &Allocation) {
         }
     }
     if announced == 0 && key != OVERFLOW_SITE {
-        announce(key, site, allocation, walked);
+        if let Some(walked) = walked {
+            announce(key, site, allocation, walked);
+        } else if let Some(way) = way {
+            way.forget();
+        }
     }
 }
 
@@ -236,7 +254,7 @@ fn announce(key: u64, site: *mut KernelSite, allocation: &Allocation, walked: Wa
         (*record).call_site = allocation.call_site;
         (*record).kind = allocation.kind as u32;
         (*record).depth = walked.depth;
-        (*record).flags = walked.flags;
+        (*record).flags = if walked.hash & INTERRUPT != 0 { FLAG_INTERRUPT } else { 0 };
         (*record).reserved = 0;
         let name = (&raw mut (*record).cache).cast::<Name>();
         *name = [0; size_of::<Name>() / 8];

@@ -9,6 +9,7 @@
 //! | [`filter`] | what is not to be traced, as cheaply as can be |
 //! | [`ledger`] | outstanding blocks, call sites, counters |
 //! | [`probe`] | probes on functions, where there is no tracepoint |
+//! | [`recall`] | stacks that were walked before, known again |
 //! | [`stack`] | the kernel's stack, and its hash |
 //! | [`support`] | what the BPF target lacks |
 //!
@@ -26,6 +27,7 @@ mod filter;
 mod free;
 mod ledger;
 mod probe;
+mod recall;
 mod stack;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "the other object uses the rest")]

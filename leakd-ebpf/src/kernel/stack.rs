@@ -24,6 +24,12 @@ static SOFT_INTERRUPT_BYTES: Global<u64> = Global::new(0);
 
 /// Programs that walk stacks.
 pub const WALKERS: usize = 8;
+/// From this one on they are probes on functions; those before, at tracepoints.
+const PROBES: u32 = 5;
+/// Frames at the inner end of a tracepoint's stack that are not hashed, those of the
+/// program and of what runs it: the kernel calls a program from another place while it
+/// takes statistics.
+const OWN_FRAMES: usize = 2;
 
 /// A walked stack.
 #[repr(C)]
@@ -41,11 +47,14 @@ static STACKS: PerCpuArray<Stack, WALKERS> = PerCpuArray::new();
 /// A stack that lies in this CPU's room.
 #[derive(Clone, Copy)]
 pub struct Walked {
-    pub stack: *const Stack,
+    pub stack: *mut Stack,
     pub depth: u32,
-    pub flags: u32,
+    /// Its lowest bit: an interrupt allocated.
     pub hash: u64,
 }
+
+/// Set in a stack's hash: it ends with an interrupt.
+pub const INTERRUPT: u64 = 1;
 
 /// Frames that are walked at first: each takes the kernel some 40 ns. Most
 /// stacks are no deeper, or come to an interrupt's entry within these, and what
@@ -59,18 +68,21 @@ pub fn walk(context: *mut c_void, walker: u32, seed: u64) -> Option<Walked> {
     // SAFETY: a word of this program's own room.
     unsafe { (*stack).hash = seed };
     let found = read_frames::<FIRST>(context, stack);
-    let (depth, flags) = hashed(hash_first(stack, found));
-    if depth < FIRST as u32 || flags != 0 {
-        if depth == 0 {
-            count(Counter::StacksIncomplete);
-        }
-        // SAFETY: as above.
-        return Some(Walked { stack, depth, flags, hash: unsafe { (*stack).hash } });
+    let (mut depth, mut flags) = hashed(if walker < PROBES {
+        hash_first(stack, found)
+    } else {
+        hash_probe_first(stack, found)
+    });
+    if depth >= FIRST as u32 && flags == 0 {
+        let found = read_frames::<KERNEL_FRAMES>(context, stack);
+        (depth, flags) = hashed(hash_rest(stack, found));
     }
-    let found = read_frames::<KERNEL_FRAMES>(context, stack);
-    let (depth, flags) = hashed(hash_rest(stack, found));
+    if depth == 0 {
+        count(Counter::StacksIncomplete);
+    }
     // SAFETY: as above.
-    Some(Walked { stack, depth, flags, hash: unsafe { (*stack).hash } })
+    let hash = unsafe { (*stack).hash } & !INTERRUPT;
+    Some(Walked { stack, depth, hash: hash | u64::from(flags & FLAG_INTERRUPT) })
 }
 
 /// What a global function says: depth, and flags above it. The verifier is to know
@@ -87,6 +99,13 @@ fn hashed(result: u64) -> (u32, u32) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn hash_first(stack: *mut Stack, found: u64) -> u64 {
+    hash_frames::<OWN_FRAMES, FIRST>(stack, found)
+}
+
+/// The same for a probe on a function.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn hash_probe_first(stack: *mut Stack, found: u64) -> u64 {
     hash_frames::<0, FIRST>(stack, found)
 }
 
@@ -113,7 +132,7 @@ fn read_frames<const MOST: usize>(context: *mut c_void, stack: *mut Stack) -> u6
 /// behind the entry of an interrupt. Gives the depth, with the flags above it.
 #[inline(always)]
 fn hash_frames<const FROM: usize, const TO: usize>(stack: *mut Stack, found: u64) -> u64 {
-    if stack.is_null() {
+    if stack.is_null() || found < FROM as u64 {
         return 0;
     }
     // SAFETY: not null, and the verifier checks that it is a whole Stack.

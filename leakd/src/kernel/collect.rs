@@ -56,6 +56,7 @@ pub(super) fn collect(
     let mut totals: Vec<(u64, KernelSite)> = Vec::new();
     for_each(trace.object.map("SITES")?, |key, value| totals.push((read(key), read(value))))?;
     let counters = trace.counters()?;
+    eprintln!("{:?}", &counters.counts[23..]);
     let missed = trace.object.missed()?;
     let mut details = report::KernelTrace {
         cache: trace.settings.cache.clone(),
@@ -63,6 +64,10 @@ pub(super) fn collect(
         missed_frees: missed.frees,
         missed_allocations: missed.allocations,
         movable_pages: counters.get(Counter::Movable),
+        stacks_checked: counters
+            .get(Counter::StacksConfirmed)
+            .saturating_add(counters.get(Counter::StacksMistaken)),
+        stacks_mistaken: counters.get(Counter::StacksMistaken),
         ..report::KernelTrace::default()
     };
     let mut unprobed = Vec::new();

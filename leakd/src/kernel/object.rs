@@ -59,6 +59,7 @@ impl KernelObject {
         let (name, size) = (cache("name"), cache("size"));
         let area = |member| btf.member("vmap_area", member).map(|member| member.offset);
         let (start, end) = (area("va_start"), area("va_end"));
+        let stack = btf.member("task_struct", "stack").map(|member| member.offset);
         let (interrupt, soft) = interrupt_code(symbols);
         let by_cache = u32::from(matches!(settings.wanted, Wanted::Caches(_)));
         let (least, most) = (*settings.bytes.start(), *settings.bytes.end());
@@ -69,6 +70,7 @@ impl KernelObject {
             .override_global("CACHE_SIZE_OFFSET", &size.unwrap_or_default(), true)
             .override_global("AREA_START_OFFSET", &start.unwrap_or_default(), true)
             .override_global("AREA_END_OFFSET", &end.unwrap_or_default(), true)
+            .override_global("TASK_STACK_OFFSET", &stack.unwrap_or_default(), true)
             .override_global("INTERRUPT_BEGIN", &interrupt.0, true)
             .override_global("INTERRUPT_BYTES", &interrupt.1, true)
             .override_global("SOFT_INTERRUPT_BEGIN", &soft.0, true)

@@ -423,6 +423,8 @@ pub fn kernel() -> TargetSnapshot {
             missed_allocations: 17,
             movable_pages: 120_000,
             underneath_bytes: 5 << 20,
+            stacks_checked: 1_940,
+            stacks_mistaken: 0,
         }),
         ..target(sites)
     }

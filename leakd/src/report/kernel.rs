@@ -23,6 +23,13 @@ pub struct KernelTrace {
     /// Bytes in pages that slabs, vmalloc and the like took from the page
     /// allocator: they are counted there, and not as pages.
     pub underneath_bytes: u64,
+    /// Stacks that were known again from before and walked all the same, as one in
+    /// 1,024 is.
+    #[serde(default)]
+    pub stacks_checked: u64,
+    /// Those of them that turned out to be another stack.
+    #[serde(default)]
+    pub stacks_mistaken: u64,
 }
 
 /// A way to free memory that has no probe.

@@ -9,7 +9,12 @@ use crate::support::{
     wait_for,
 };
 use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::write;
 use serde_json::Value;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::{collections::BTreeSet, process::Command};
 
 /// The function that allocates files: from 6.5 on the first, before the second.
@@ -124,6 +129,55 @@ fn everything_is_counted_once() {
     assert_eq!(held_within(3, &target, &process, "pipe_write", "pages"), 150);
     let traced = target["kernel"]["traced"].as_array().expect("a list");
     assert_eq!(traced.len(), 5, "{traced:?}");
+}
+
+/// Check that stacks which are known again without a walk are the right ones: four ways
+/// to a message, taken by turns, and every block counted at its own.
+#[test]
+fn stacks_known_again() {
+    let turns: u64 = if is_emulated() { 20_000 } else { 100_000 };
+    let kept: u64 = 3;
+    let (stream, mut stream_end) = UnixStream::pair().expect("sockets");
+    let (datagram, datagram_end) = UnixDatagram::pair().expect("sockets");
+    let mut leakctl = Leakctl::start(["kernel", "--for", "1h", "--only", "slab", "--json"]);
+    leakctl.wait_attached();
+    for turn in 0..turns + kept {
+        for socket in [stream.as_fd(), datagram.as_fd()] {
+            assert_eq!(write(socket, &[1]), Ok(1));
+            assert_eq!(send(socket.as_raw_fd(), &[2], MsgFlags::empty()), Ok(1));
+        }
+        if turn < turns {
+            stream_end.read_exact(&mut [0; 2]).expect("they were written");
+            assert_eq!(datagram_end.recv(&mut [0; 2]).expect("it was written"), 1);
+            assert_eq!(datagram_end.recv(&mut [0; 2]).expect("it was written"), 1);
+        }
+    }
+    leakctl.signal(Signal::SIGINT);
+    let target = report(leakctl.outcome());
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let checked = number(&target["kernel"]["stacks_checked"]);
+    assert!(checked > turns / 1024, "{checked} in {turns} turns of eight blocks");
+    assert_eq!(target["kernel"]["stacks_mistaken"], 0);
+    // An interrupt that allocates is missed while a program runs; and others may send
+    // something, too.
+    let missed = number(&target["kernel"]["missed_allocations"]);
+    let expected = turns + kept - missed..=turns + kept + 20;
+    for (message, call) in ["unix_stream_sendmsg", "unix_dgram_sendmsg"]
+        .into_iter()
+        .flat_map(|message| ["ksys_write", "__sys_sendto"].map(|call| (message, call)))
+    {
+        let is_such = |site: &&Value| {
+            let stack = site["stack"].as_array().expect("a list");
+            let has = |name: &str| stack.iter().any(|frame| frame["function"] == name);
+            has(message) && has(call) && number(&site["outstanding_blocks"]) >= kept
+        };
+        let sites = target["sites"].as_array().expect("a list").iter().filter(is_such);
+        let allocated: Vec<u64> = sites.map(|site| number(&site["allocated_blocks"])).collect();
+        assert_eq!(allocated.len(), 2, "{message}, {call}: a head and its data: {target:#}");
+        for blocks in allocated {
+            assert!(expected.contains(&blocks), "{message}, {call}: {blocks} of {expected:?}");
+        }
+    }
 }
 
 /// Check that one cache alone is traced, under any of its names.

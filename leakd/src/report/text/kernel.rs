@@ -41,6 +41,14 @@ pub fn push_trace(page: &mut Page, kernel: &KernelTrace) {
             count(kernel.missed_frees)
         ));
     }
+    if kernel.stacks_mistaken > 0 {
+        warn(format!(
+            "{} of {} stacks that were checked had been taken for others: about that share of \
+             all blocks is counted at a wrong call site.",
+            count(kernel.stacks_mistaken),
+            count(kernel.stacks_checked)
+        ));
+    }
 }
 
 /// What a call site allocated, and who called it.
