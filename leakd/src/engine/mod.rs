@@ -258,6 +258,7 @@ impl Engine {
         }
         Ok(TargetLook {
             counters: self.ledger.counters(target.slot())?,
+            execs: target.execs.saturating_add(epoch.wrapping_sub(target.epoch)),
             sites,
             blocks,
             min_age: min_age.unwrap_or_default(),

@@ -90,8 +90,10 @@ pub struct Target {
 /// A look at a target: numbers only, names come later.
 #[derive(Clone, Debug)]
 pub struct TargetLook {
-    /// Its counters.
+    /// Its counters, those of earlier program images included.
     pub counters: TargetCounters,
+    /// How often its program was replaced while it was under trace.
+    pub execs: u32,
     /// Its call sites of the current program image.
     pub sites: HashMap<u64, Site>,
     /// Frees that were wrong; `None`: it was not looked for them.

@@ -113,6 +113,7 @@ pub(super) fn collect(
         min_age_ns: min_age.as_nanos() as u64,
         seen_from: SeenFrom::Attach,
         counters,
+        execs: 0,
         sample_bytes: 0,
         table_bytes,
         windows: Windows {

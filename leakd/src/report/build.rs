@@ -63,16 +63,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         outstanding.bytes = outstanding.bytes.saturating_add(site.site.outstanding_bytes());
         outstanding.blocks = outstanding.blocks.saturating_add(site.site.outstanding_blocks());
     }
-    let heap = Heap {
-        allocations: coverage.allocations,
-        frees: coverage.frees,
-        allocated_bytes: target
-            .sites
-            .iter()
-            .fold(0, |sum, site| sum.saturating_add(site.site.allocated_bytes)),
-        in_use_bytes: outstanding.bytes,
-        in_use_blocks: outstanding.blocks,
-    };
+    let heap = heap(&target, &coverage, &outstanding);
     let watched = Watched {
         sample_bytes: target.sample_bytes,
         whole: target.windows.count <= 1 && coverage.lost_total() == 0,
@@ -102,6 +93,7 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         comm: target.comm,
         exe: target.exe,
         ended: target.ended,
+        execs: target.execs,
         duration_ns: target.duration_ns,
         min_age_ns: target.min_age_ns,
         coverage,
@@ -115,6 +107,25 @@ fn build_target(target: TargetSnapshot, settings: &Settings) -> Target {
         sites,
         omitted,
         kernel: target.kernel,
+    }
+}
+
+/// Sums over the heap. What was counted is of all programs that the process has run,
+/// so after an exec it is what the call sites sum up to.
+fn heap(target: &TargetSnapshot, coverage: &Coverage, outstanding: &Outstanding) -> Heap {
+    let sum = |of: fn(&leakd_common::site::Site) -> u64| {
+        target.sites.iter().fold(0u64, |sum, site| sum.saturating_add(of(&site.site)))
+    };
+    let (allocations, frees) = match target.execs {
+        0 => (coverage.allocations, coverage.frees),
+        _ => (sum(|site| site.allocated_blocks), sum(|site| site.freed_blocks)),
+    };
+    Heap {
+        allocations,
+        frees,
+        allocated_bytes: sum(|site| site.allocated_bytes),
+        in_use_bytes: outstanding.bytes,
+        in_use_blocks: outstanding.blocks,
     }
 }
 

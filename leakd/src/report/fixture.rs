@@ -190,6 +190,7 @@ pub fn target(sites: Vec<SiteSnapshot>) -> TargetSnapshot {
         filling_ns: 30 * SECOND,
         min_age_ns: SETTINGS.min_age_ns,
         seen_from: SeenFrom::Attach,
+        execs: 0,
         counters: counters(&[
             (Counter::Inserted, sum(|site| site.allocated_blocks)),
             (Counter::Removed, sum(|site| site.freed_blocks)),

@@ -17,6 +17,8 @@ pub fn heap_summary(report: &Report, options: &Options) -> String {
 fn push(page: &mut Page, target: &Target) {
     let heap = &target.heap;
     let tilde = if target.outstanding.estimated { "~" } else { "" };
+    // Of all its programs the calls were counted; of the last one, blocks summed up.
+    let sums = if target.execs > 0 { tilde } else { "" };
     page.line(
         Role::Heading,
         &format!(
@@ -43,7 +45,7 @@ fn push(page: &mut Page, target: &Target) {
         Role::Heading,
         "    ",
         &format!(
-            "total: {} allocations, {} frees, {} bytes allocated",
+            "total: {sums}{} allocations, {sums}{} frees, {tilde}{} bytes allocated",
             count(heap.allocations),
             count(heap.frees),
             count(heap.allocated_bytes)
@@ -51,6 +53,9 @@ fn push(page: &mut Page, target: &Target) {
     );
     if target.coverage.seen_from == SeenFrom::Attach {
         page.line(Role::Dim, "    since the attach; what was allocated before is not counted");
+    }
+    if target.execs > 0 {
+        page.paragraph(Role::Dim, "    ", &text::after_execs(target));
     }
     let all_seen = target.coverage.lost_total() == 0 && target.coverage.sampled_bytes == 0;
     if heap.in_use_blocks == 0 && heap.allocations > 0 && all_seen {

@@ -54,6 +54,9 @@ pub struct TargetSnapshot {
     pub seen_from: SeenFrom,
     /// Counters, summed over CPUs; see [`sum_counters`].
     pub counters: TargetCounters,
+    /// How often its program was replaced: the counters are of all its programs, the
+    /// sites of the last one.
+    pub execs: u32,
     /// Mean bytes between two samples; 0: every allocation is recorded.
     pub sample_bytes: u64,
     /// Memory of the target's tables, in kernel and user space, in bytes.

@@ -52,6 +52,11 @@ pub struct Target {
     pub exe: String,
     /// What became of it.
     pub ended: Ended,
+    /// How often it replaced its program (exec) while it was under trace: what it held
+    /// before is gone, and all that is said of blocks is of its last program, but
+    /// `coverage` of all of them.
+    #[serde(default)]
+    pub execs: u32,
     /// How long it was under trace, in nanoseconds.
     pub duration_ns: u64,
     /// Blocks younger than this (ns) rank no site of this process: less than
@@ -222,7 +227,7 @@ pub struct Outstanding {
     pub estimated: bool,
 }
 
-/// The whole heap, as valgrind sums it up.
+/// The whole heap, as valgrind sums it up; after an exec, that of the last program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heap {
     /// Blocks allocated.

@@ -141,6 +141,8 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
                 duration(target.min_age_ns)
             ),
         );
+    } else if target.execs > 0 {
+        page.paragraph(Role::Good, "", &format!("{who}: its last program holds nothing."));
     } else if target.coverage.allocations == 0 {
         page.paragraph(Role::Warning, "", &format!("{who}: no allocation was seen."));
     } else {
@@ -155,9 +157,8 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
         page.paragraph(Role::Warning, "", &format!("If it goes on like that: {text}."));
     }
     let ended = match target.ended {
-        Ended::Running => "it is still running",
+        Ended::Running | Ended::Exec => "it is still running",
         Ended::Exited => "it has exited",
-        Ended::Exec => "it then replaced its program (exec)",
     };
     let exe = safe_within(&target.exe, 256);
     if target.kernel.is_some() {
@@ -165,6 +166,21 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
         return;
     }
     page.paragraph(Role::Dim, "", &format!("{exe}, {}; {ended}.", watched(target)));
+    if target.execs > 0 {
+        page.paragraph(Role::Dim, "", &after_execs(target));
+    }
+}
+
+/// What an exec means for the figures.
+pub(super) fn after_execs(target: &Target) -> String {
+    let times = match target.execs {
+        1 => "once".to_owned(),
+        execs => format!("{} times", count(execs.into())),
+    };
+    format!(
+        "It replaced its program {times} (exec): what is held is of the last one; what an \
+         earlier one held is gone."
+    )
 }
 
 /// What is held of the process, and why.

@@ -165,6 +165,7 @@ impl Simulated {
             comm: "server".to_owned(),
             exe: "/usr/sbin/server".to_owned(),
             ended: model::Ended::Running,
+            execs: 0,
             duration_ns: 60_000_000_000,
             min_age_ns: 10_000_000_000,
             coverage: Coverage {

@@ -112,7 +112,7 @@ pub(super) fn prepare(
         exe: target.info().exe.clone(),
         ended: match target.ended() {
             Ended::Exited => model::Ended::Exited,
-            Ended::Running if target.execs() > 0 => model::Ended::Exec,
+            Ended::Running if look.execs > 0 => model::Ended::Exec,
             Ended::Running => model::Ended::Running,
         },
         duration_ns,
@@ -123,6 +123,7 @@ pub(super) fn prepare(
             SeenFrom::Start => model::SeenFrom::Start,
         },
         counters: look.counters,
+        execs: look.execs,
         sample_bytes: target.sample_bytes(),
         table_bytes: look.table_bytes,
         windows: model::Windows {

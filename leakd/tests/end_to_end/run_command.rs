@@ -27,17 +27,42 @@ fn run(options: &[&str], program: &Path, arguments: &[&str]) -> Outcome {
 
 /// Runs with a JSON report into a file.
 fn run_for_report(program: &Path, environment: &[(&str, &str)]) -> (Outcome, Report) {
+    let mut command = Command::new(program);
+    command.envs(environment.iter().copied());
+    run_command_for_report(&command)
+}
+
+/// The same with arguments.
+fn run_command_for_report(traced: &Command) -> (Outcome, Report) {
     let folder = tempfile::tempdir().expect("cannot make a folder");
     let file = folder.path().join("report.json");
     let mut command = Leakctl::command();
     command.args(["run", "--json"]).args(Leakctl::tables());
-    command.arg("--output").arg(&file).arg("--").arg(program);
-    command.envs(environment.iter().copied());
+    command.arg("--output").arg(&file).arg("--").arg(traced.get_program());
+    command.args(traced.get_args());
+    command.envs(traced.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let outcome = Leakctl::start_command(command).outcome();
     let text = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("no report was written: {error}; {outcome:?}"));
     let report = Report::parse(&text);
     (outcome, report)
+}
+
+/// Check that after an exec the sums are of the last program: what the one before it
+/// had not freed was not freed, and is not held either.
+#[test]
+fn sums_after_an_exec() {
+    let script = "ls / >/dev/null; exec \"$0\"";
+    let short = program("short");
+    let (_, once) = run_for_report(&short, &[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(&short);
+    let (_, after) = run_command_for_report(&shell);
+    let [once, after] = [&once, &after].map(|report| report.targets().next().expect("a target"));
+    assert_eq!((&once.0["execs"], &after.0["execs"]), (&0.into(), &1.into()));
+    assert_eq!(once.0["heap"], after.0["heap"]);
+    let shells = after.coverage("allocations") - once.coverage("allocations");
+    assert!(shells > 0, "the shell allocates, too");
 }
 
 /// Check that a command is traced, and what it held before an exec forgotten, also if

@@ -1,7 +1,7 @@
 //! Verdicts, from what the engine saw.
 
 use super::super::input::{SiteSnapshot, TargetSnapshot};
-use super::super::model::{Coverage, Ended, Judged, SeenFrom, Site, StackEnd};
+use super::super::model::{Coverage, Judged, SeenFrom, Site, StackEnd};
 use super::{Watched, stack_end};
 use crate::verdict::judge::{Opinion, ProcessFacts, SiteFacts, judge, judge_process};
 
@@ -11,7 +11,7 @@ pub(super) fn process_facts(target: &TargetSnapshot, coverage: &Coverage) -> Pro
     ProcessFacts {
         span_ns: target.duration_ns,
         // A new program's memory begins at exec: of the old one's, nothing is left.
-        from_start: target.seen_from == SeenFrom::Start || target.ended == Ended::Exec,
+        from_start: target.seen_from == SeenFrom::Start || target.execs > 0,
         windows: target.windows.count,
         lost_share: coverage.lost_total() as f64 / coverage.allocations.max(1) as f64,
         sampled: target.sample_bytes > 0,

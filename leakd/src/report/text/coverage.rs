@@ -19,6 +19,9 @@ pub fn push(page: &mut Page, target: &Target) {
         count(coverage.allocations),
         count(coverage.frees)
     )];
+    if target.execs > 0 {
+        parts.push("all its programs together".to_owned());
+    }
     parts.push(match coverage.lost_total() {
         0 => "none lost".to_owned(),
         lost => format!("{} LOST", count(lost)),

@@ -266,6 +266,16 @@ fn hostile_names() {
     insta::assert_snapshot!(show(target));
 }
 
+/// Check that nothing is said of what an exec has thrown away, but that it has.
+#[test]
+fn after_an_exec() {
+    let mut text = String::new();
+    for (sites, execs) in [(Vec::new(), 1), (leaky_sites(), 3)] {
+        text += &show(TargetSnapshot { execs, ended: Ended::Exec, ..target(sites) });
+    }
+    insta::assert_snapshot!(text);
+}
+
 /// Check the heap summary of a command that leaks, and of one that does not.
 #[test]
 fn heap_summaries() {
@@ -286,7 +296,9 @@ fn heap_summaries() {
     let mut sampled = leaky.clone();
     sampled.sample_bytes = 1 << 20;
     let mut text = String::new();
-    for target in [leaky, clean, sampled] {
+    let exec = TargetSnapshot { execs: 1, ..clean.clone() };
+    let sampled_exec = TargetSnapshot { execs: 2, ..sampled.clone() };
+    for target in [leaky, clean, sampled, exec, sampled_exec] {
         text += &heap_summary(&report(target), &Options::default());
     }
     assert_sane(&text, 80);
