@@ -48,7 +48,10 @@ pub(super) fn descriptors(
     drop(its);
     let child = match child {
         Ok(child) => child,
-        Err(error) => return (made, Err(error.into())),
+        Err(error) => {
+            tracing::debug!("links are made without a child: {error}");
+            return without_child(count, make);
+        }
     };
     let mut outcome = Ok(());
     while made.len() < count && outcome.is_ok() {
@@ -62,6 +65,23 @@ pub(super) fn descriptors(
     // While it lives, it has them, too.
     child::wait(child);
     (made, outcome)
+}
+
+/// The same by this process itself, which a SIGKILL may then find in the middle: where
+/// it may have no more children.
+fn without_child(
+    count: usize,
+    make: impl FnMut(usize) -> io::Result<RawFd>,
+) -> (Vec<OwnedFd>, io::Result<()>) {
+    let mut made = Vec::with_capacity(count);
+    for descriptor in (0..count).map(make) {
+        match descriptor {
+            // SAFETY: it was made just now, and is nobody else's.
+            Ok(descriptor) => made.push(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+            Err(error) => return (made, Err(error)),
+        }
+    }
+    (made, Ok(()))
 }
 
 /// A message of four bytes: the error's number, or 0 and with it the descriptor.
@@ -166,13 +186,15 @@ mod tests {
     #[test]
     fn failures_are_told() {
         let (_read, write) = pipe();
-        let (made, outcome) = descriptors(5, |number| match number {
+        let make = |number| match number {
             2 => Err(Errno::EXDEV.into()),
             // SAFETY: as above.
             _ => Ok(Errno::result(unsafe { libc::dup(write.as_raw_fd()) })?),
-        });
-        assert_eq!(made.len(), 2);
-        assert_eq!(outcome.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+        };
+        for (made, outcome) in [descriptors(5, make), without_child(5, make)] {
+            assert_eq!(made.len(), 2);
+            assert_eq!(outcome.unwrap_err().raw_os_error(), Some(libc::EXDEV));
+        }
     }
 
     /// Check that a child ends, and closes what it has made, when the process that it

@@ -83,9 +83,18 @@ fn best_method(loader: &ProgramLoader, limit: ProbeMethod) -> ProbeMethod {
     }
 }
 
-/// Loads the object and attaches what follows the life of targets; `check_frees`:
-/// with room for the frees of late; `follow_forks`: told of what targets make, too.
-pub fn load_object(check_frees: bool, follow_forks: bool) -> Result<BpfObject, ObjectError> {
+/// What of the object is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Room for the frees of late.
+    pub check_frees: bool,
+    /// Being told of what targets make.
+    pub follow_forks: bool,
+}
+
+/// Loads the object and attaches what follows the life of targets.
+pub fn load_object(needs: Needs) -> Result<BpfObject, ObjectError> {
+    let Needs { check_frees, follow_forks } = needs;
     let task_pid = follow_forks.then(task_pid_offset).transpose()?;
     let mut object = BpfObject::load(task_pid, if check_frees { RECENT_FREES } else { 1 })?;
     if follow_forks {

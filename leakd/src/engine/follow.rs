@@ -106,10 +106,8 @@ impl Engine {
                 None
             }
             Announcement::Fork { slot, child } => Some(Event::Forked { slot, child }),
-            Announcement::Exec { slot, epoch, time_ns } => {
-                if is_later(epoch, self.targets.get(&slot)?.epoch) {
-                    self.restart(slot, epoch, time_ns);
-                }
+            Announcement::Exec { slot } => {
+                self.catch_up(slot);
                 Some(Event::Execed { slot })
             }
         }
@@ -145,8 +143,8 @@ impl Engine {
         }
     }
 
-    /// Finds out whether a target's program was replaced and nothing was heard of
-    /// it, as where the rings are full.
+    /// Finds out whether a target's program was replaced: its settings say so before
+    /// a ring does, and also if the ring was full.
     pub fn catch_up(&mut self, slot: u16) {
         let Some(target) = self.targets.get(&slot) else { return };
         match self.ledger.config(slot) {

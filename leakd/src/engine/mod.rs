@@ -55,7 +55,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
 
 use crate::allocator::CustomFunction;
-use crate::bpf::features::{self, ProbeMethod, UprobePrograms};
+use crate::bpf::features::{self, Needs, ProbeMethod, UprobePrograms};
 use crate::bpf::object::{BpfObject, ObjectError};
 use crate::bpf::program::ProgramError;
 use crate::bpf::program_info;
@@ -198,7 +198,8 @@ pub struct Engine {
 impl Engine {
     /// Loads the programs. Within a tokio runtime only.
     pub fn start(settings: Settings) -> Result<Self, EngineError> {
-        let object = features::load_object(settings.check_frees, settings.follow_forks)?;
+        let Settings { check_frees, follow_forks, .. } = settings;
+        let object = features::load_object(Needs { check_frees, follow_forks })?;
         let programs = UprobePrograms::load(&object, settings.method_limit, settings.check_frees)?;
         let bad_frees = settings.check_frees.then(|| BadFrees::new(&object)).transpose()?;
         let ledger = Ledger::new(&object)?;

@@ -89,10 +89,6 @@ pub enum Announcement {
     Exec {
         /// The target's slot.
         slot: u16,
-        /// The epoch that begins.
-        epoch: u32,
-        /// When: CLOCK_MONOTONIC, ns.
-        time_ns: u64,
     },
 }
 
@@ -258,7 +254,7 @@ fn parse(record: &[u8]) -> Option<Announcement> {
     if kind == EventKind::Fork as u32 {
         Some(Announcement::Fork { slot, child: process.child })
     } else if kind == EventKind::Exec as u32 {
-        Some(Announcement::Exec { slot, epoch: process.epoch, time_ns: process.time_ns })
+        Some(Announcement::Exec { slot })
     } else {
         None
     }

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use leakd::bpf::features::{ProbeMethod, UprobePrograms, load_object};
+use leakd::bpf::features::{Needs, ProbeMethod, UprobePrograms, load_object};
 use leakd::bpf::program::{ProgramLoader, UprobeAttach};
 use leakd::bpf::program_info;
 use leakd::btf::Btf;
 use leakd::kernel;
 use leakd::kernel::object::KernelObject;
 use leakd::kernel::symbols::Symbols;
+
+/// All that there is, but for the checks of frees, which have programs of their own.
+const NEEDS: Needs = Needs { check_frees: false, follow_forks: true };
 
 /// By release family, by program.
 type Record = BTreeMap<String, BTreeMap<String, u32>>;
@@ -32,13 +35,13 @@ fn family() -> String {
 
 /// Every program that this kernel can load.
 fn counts() -> BTreeMap<String, u32> {
-    let mut object = load_object(false, true).unwrap_or_else(|error| panic!("{error}"));
+    let mut object = load_object(NEEDS).unwrap_or_else(|error| panic!("{error}"));
     object
         .attach_tracepoint("page_fault_user", "page_fault_user")
         .unwrap_or_else(|error| panic!("{error}"));
     let method = {
         // In an object of its own: program arrays are bound by the first load.
-        let object = load_object(false, true).unwrap_or_else(|error| panic!("{error}"));
+        let object = load_object(NEEDS).unwrap_or_else(|error| panic!("{error}"));
         UprobePrograms::load(&object, None, false).unwrap_or_else(|error| panic!("{error}")).method
     };
     let loader = ProgramLoader::new(&object).unwrap_or_else(|error| panic!("{error}"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use leakd::bpf::features::load_object;
+use leakd::bpf::features::{Needs, load_object};
 use leakd::bpf::features::{ProbeMethod, UprobePrograms};
 use leakd::bpf::link::{self, Link, Places};
 use leakd::bpf::object::BpfObject;
@@ -122,7 +122,7 @@ impl FloorTracer {
 /// The best way to probe that the kernel has.
 fn method() -> Result<ProbeMethod> {
     // In an object of its own: program arrays are bound by the first load.
-    let object = load_object(false, false)?;
+    let object = load_object(Needs { check_frees: false, follow_forks: false })?;
     Ok(UprobePrograms::load(&object, None, false)?.method)
 }
 
