@@ -153,7 +153,7 @@ pub struct Tools {
 /// What is to run on a kernel.
 #[derive(Debug)]
 pub struct Job {
-    /// What it is called: in front of its lines, if they are labelled.
+    /// What it is called: in front of its lines, if they are of tests.
     pub name: String,
     /// The kernel.
     pub image: Image,
@@ -163,8 +163,8 @@ pub struct Job {
     pub script: String,
     /// For how long it may take.
     pub limit: Duration,
-    /// Its lines are printed behind its name.
-    pub labelled: bool,
+    /// It runs the tests: its lines are printed behind its name.
+    pub are_tests: bool,
 }
 
 /// Boots the kernel and runs the script in the host's files. What it prints is
@@ -198,7 +198,7 @@ pub fn run(job: &Job, tools: &Tools, limit: Duration) -> Result<Outcome> {
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 
     let mut machine = Machine(end_with_us(&mut qemu).spawn().context("cannot start qemu")?);
-    let label = if job.labelled { format!("{name}: ") } else { String::new() };
+    let label = if job.are_tests { format!("{name}: ") } else { String::new() };
     let output =
         machine.0.stdout.take().map(|output| relay(output, Labelled::new(io::stdout(), label)));
     let errors = machine.0.stderr.take().map(|errors| relay(errors, io::sink()));

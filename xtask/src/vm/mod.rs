@@ -49,6 +49,8 @@ const PACKAGES: [&str; 4] = ["busybox-static", "cpio", "util-linux", "xz-utils"]
 /// What for.
 const REASON: &str = "run other kernels in virtual machines";
 
+/// The status of tests of which some passed only when they were run once more, alone.
+const AGAIN: u8 = 3;
 // Exit statuses beside the command's own; 124 as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
 const LOST: u8 = 125;
@@ -101,7 +103,7 @@ pub fn run(names: &[String], command: &[String], options: Options) -> Result<u8>
     // A command of the user's runs on one kernel after the other: it may print
     // anything. Lines of tests can be told apart.
     let at_once = if suite.is_some() { AT_ONCE } else { 1 };
-    let labelled = at_once > 1;
+    let are_tests = suite.is_some();
     let job = |name: String, image: &Image, with_witness, script: String| -> Result<Job> {
         let mut variable = String::new();
         if with_witness {
@@ -109,7 +111,7 @@ pub fn run(names: &[String], command: &[String], options: Options) -> Result<u8>
             variable = format!("export {}={module}\n", module::VARIABLE);
         }
         let (image, script) = (image.clone(), variable + &script);
-        Ok(Job { name, image, with_witness, script, limit, labelled })
+        Ok(Job { name, image, with_witness, script, limit, are_tests })
     };
     let again = accelerator == Accelerator::Emulation;
     let mut jobs = Vec::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 
 use super::machine::{self, Job, Outcome, Tools};
-use super::{INTERRUPTED, LOST, TIMED_OUT, interrupted};
+use super::{AGAIN, INTERRUPTED, LOST, TIMED_OUT, interrupted};
 use crate::process::say;
 
 /// Runs the jobs, so many at once, and gives one status for all. What is not done
@@ -38,7 +38,7 @@ pub fn run(jobs: &[Job], tools: &Tools, at_once: usize, within: Option<Duration>
     let statuses = lock(&statuses);
     if jobs.len() > 1 {
         for (job, status) in jobs.iter().zip(statuses.iter()) {
-            say!("kernel {}: {}", job.name, in_words(*status));
+            say!("kernel {}: {}", job.name, in_words(*status, job.are_tests));
         }
         let taken = stolen.and_then(|before| Some(before.share(Stolen::now()?)));
         let taken = taken.map_or(String::new(), |share| {
@@ -46,7 +46,11 @@ pub fn run(jobs: &[Job], tools: &Tools, at_once: usize, within: Option<Duration>
         });
         say!("all in {} s{taken}", begin.elapsed().as_secs());
     }
-    Ok(of_all(statuses.iter().map(|status| status.map_or(TIMED_OUT, |(status, _)| status))))
+    Ok(of_all(jobs.iter().zip(statuses.iter()).map(|(job, status)| match status {
+        Some((AGAIN, _)) if job.are_tests => 0,
+        Some((status, _)) => *status,
+        None => TIMED_OUT,
+    })))
 }
 
 /// One status for several: the first that is a failure; else whether all was done.
@@ -55,9 +59,10 @@ fn of_all(statuses: impl Iterator<Item = u8> + Clone) -> u8 {
     failed.or_else(|| statuses.clone().find(|status| *status != 0)).unwrap_or(0)
 }
 
-fn in_words(status: Option<(u8, Duration)>) -> String {
+fn in_words(status: Option<(u8, Duration)>, are_tests: bool) -> String {
     match status {
         Some((0, _)) => "passed".to_owned(),
+        Some((AGAIN, _)) if are_tests => "passed, some only once more, alone: see above".to_owned(),
         Some((TIMED_OUT, _)) => "NOT DONE: there was no more time".to_owned(),
         Some((LOST, _)) => "LOST".to_owned(),
         Some((INTERRUPTED, _)) => "interrupted".to_owned(),
