@@ -142,10 +142,15 @@ pub fn allocated(context: *mut c_void, walker: u32, allocation: &Allocation) {
         }
     }
     if announced == 0 && key != OVERFLOW_SITE {
-        if let Some(walked) = walked {
+        // It was known again, and those who know its frames have forgotten them. Not in
+        // a closure: that may become a function, with a frame of its own.
+        if walked.is_none() {
+            walked = stack::walk(context, walker, seed);
+        }
+        if let Some(walked) = walked
+            && walked.hash == hash
+        {
             announce(key, site, allocation, walked);
-        } else if let Some(way) = way {
-            way.forget();
         }
     }
 }

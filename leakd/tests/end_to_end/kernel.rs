@@ -8,14 +8,18 @@ use crate::support::{
     programs::source_folder,
     wait_for,
 };
+use leakd::engine::window::Tables;
+use leakd::kernel::{KernelTrace, Settings};
+use leakd_common::kernel::KernelKind;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::write;
 use serde_json::Value;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 /// The function that allocates files: from 6.5 on the first, before the second.
 pub const FILE: &str = "alloc_empty_file|__alloc_file";
@@ -178,6 +182,38 @@ fn stacks_known_again() {
             assert!(expected.contains(&blocks), "{message}, {call}: {blocks} of {expected:?}");
         }
     }
+}
+
+/// Check that in a new window a stack that is known again has a name from its first
+/// block on.
+#[test]
+fn known_stacks_in_a_new_window() {
+    let settings = Settings { kinds: [KernelKind::Kmalloc].into(), ..Settings::default() };
+    let mut trace = KernelTrace::start(settings).expect("it can be traced");
+    let counter = || {
+        // SAFETY: a plain system call; the descriptor is nobody else's.
+        let descriptor = Errno::result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) });
+        // SAFETY: as above.
+        unsafe { OwnedFd::from_raw_fd(descriptor.expect("a counter")) }
+    };
+    // The kernel moves the stack at each system call: at every depth, several times.
+    (0..2_000).for_each(|_| drop(counter()));
+    trace.close_window().expect("it is open");
+    trace.open_window(Tables::Empty).expect("it is closed");
+    let kept = counter();
+    let snapshot = trace.snapshot(Duration::ZERO).expect("a look");
+    drop(kept);
+    let is_named = |function: Option<&str>| function.is_some_and(|name| name.contains("eventfd"));
+    let of_counter: Vec<u64> = snapshot
+        .sites
+        .iter()
+        .filter(|site| {
+            let mut frames = site.frames.iter().flatten();
+            frames.next().is_some_and(|frame| is_named(frame.function.as_deref()))
+        })
+        .map(|site| site.site.outstanding_blocks())
+        .collect();
+    assert_eq!(of_counter, [1], "{:?}", snapshot.sites);
 }
 
 /// Check that one cache alone is traced, under any of its names.

@@ -14,7 +14,7 @@ use leakd::kernel;
 use leakd::kernel::object::KernelObject;
 use leakd::kernel::symbols::Symbols;
 
-/// All that there is, but for the checks of frees, which have programs of their own.
+/// Room for frees makes no difference to the verifier.
 const NEEDS: Needs = Needs { check_frees: false, follow_forks: true };
 
 /// By release family, by program.

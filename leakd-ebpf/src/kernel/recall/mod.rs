@@ -134,16 +134,10 @@ impl Way {
             count(Counter::StacksConfirmed);
         } else {
             count(Counter::StacksMistaken);
-            self.forget();
-        }
-    }
-
-    /// Has the stack walked next time.
-    #[inline(always)]
-    pub fn forget(self) {
-        if let Some(remembered) = REMEMBERED.get_ptr_mut(place(self.key)) {
-            // SAFETY: an aligned word of a map's value.
-            unsafe { (&raw mut (*remembered).key).write_volatile(0) };
+            if let Some(remembered) = REMEMBERED.get_ptr_mut(place(self.key)) {
+                // SAFETY: an aligned word of a map's value.
+                unsafe { (&raw mut (*remembered).key).write_volatile(0) };
+            }
         }
     }
 
