@@ -242,7 +242,9 @@ impl Engine {
     /// Reads a target's numbers; with `min_age`, its ledger too, which takes a
     /// second for some millions of blocks.
     pub fn look(&self, target: &Target, min_age: Option<Duration>) -> io::Result<TargetLook> {
-        let now_ns = snapshot::now_ns()?;
+        // What has ended grows no older.
+        let ended_ago = target.stopped_at.map_or(Duration::ZERO, |ended| ended.elapsed());
+        let now_ns = snapshot::now_ns()?.saturating_sub(ended_ago.as_nanos() as u64);
         let mut blocks = match min_age {
             Some(age) => {
                 let newest = now_ns.saturating_sub(age.as_nanos() as u64);

@@ -102,7 +102,7 @@ pub struct TargetLook {
     pub blocks: Option<HashMap<u64, SiteBlocks>>,
     /// Blocks younger than this are not among the aged ones.
     pub min_age: Duration,
-    /// CLOCK_MONOTONIC when it was taken, ns.
+    /// CLOCK_MONOTONIC when it was taken, or when the target's trace had ended, ns.
     pub now_ns: u64,
     /// Memory of its tables, in bytes.
     pub table_bytes: u64,

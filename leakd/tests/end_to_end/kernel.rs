@@ -143,7 +143,8 @@ fn stacks_known_again() {
     let kept: u64 = 3;
     let (stream, mut stream_end) = UnixStream::pair().expect("sockets");
     let (datagram, datagram_end) = UnixDatagram::pair().expect("sockets");
-    let mut leakctl = Leakctl::start(["kernel", "--for", "1h", "--only", "slab", "--json"]);
+    let options = ["--for", "1h", "--min-age", "1ms", "--only", "slab", "--json"];
+    let mut leakctl = Leakctl::start(["kernel"].into_iter().chain(options));
     leakctl.wait_attached();
     for turn in 0..turns + kept {
         for socket in [stream.as_fd(), datagram.as_fd()] {

@@ -96,6 +96,11 @@ fn exact_from_the_first_instruction() {
     assert_eq!((target.coverage("allocations"), target.coverage("frees")), (1000, 993));
     assert_eq!(target.outstanding(), (7, 700));
     assert_eq!(target.lost(), 0);
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let lived = number(&target.0["duration_ns"]);
+    for site in target.sites() {
+        assert!(number(&site.0["oldest_age_ns"]) <= lived, "{lived} ns: {}", site.0);
+    }
     assert_eq!(assert_first_site(&report, "leak_orders").outstanding(), (7, 700));
 }
 
