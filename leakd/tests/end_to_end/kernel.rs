@@ -163,10 +163,12 @@ fn stacks_known_again() {
     let checked = number(&target["kernel"]["stacks_checked"]);
     assert!(checked > turns / 1024, "{checked} in {turns} turns of eight blocks");
     assert_eq!(target["kernel"]["stacks_mistaken"], 0);
-    // An interrupt that allocates is missed while a program runs; and others may send
-    // something, too.
-    let missed = number(&target["kernel"]["missed_allocations"]);
-    let expected = turns + kept - missed..=turns + kept + 20;
+    // An interrupt that allocates is missed while a program runs, and told of; others may
+    // send something, too; and an emulated processor may run code for a while that was
+    // patched, as a tracepoint is: of 7.2's caches, up to five blocks were not seen.
+    let lost = target["coverage"]["lost"].as_object().expect("causes").values().map(number);
+    let unseen = lost.sum::<u64>() + if is_emulated() { 20 } else { 0 };
+    let expected = turns + kept - unseen..=turns + kept + 20;
     for (message, call) in ["unix_stream_sendmsg", "unix_dgram_sendmsg"]
         .into_iter()
         .flat_map(|message| ["ksys_write", "__sys_sendto"].map(|call| (message, call)))
@@ -180,7 +182,8 @@ fn stacks_known_again() {
         let allocated: Vec<u64> = sites.map(|site| number(&site["allocated_blocks"])).collect();
         assert_eq!(allocated.len(), 2, "{message}, {call}: a head and its data: {target:#}");
         for blocks in allocated {
-            assert!(expected.contains(&blocks), "{message}, {call}: {blocks} of {expected:?}");
+            let is_right = expected.contains(&blocks);
+            assert!(is_right, "{message}, {call}: {blocks} of {expected:?}: {target:#}");
         }
     }
 }
