@@ -4,7 +4,7 @@
 use crate::{
     filter::{self, Name},
     recall::Way,
-    stack::{self, INTERRUPT, Walked},
+    stack::{self, Walked},
     support::{add, opaque},
 };
 use aya_ebpf::{
@@ -116,7 +116,11 @@ pub fn allocated(context: *mut c_void, walker: u32, allocation: &Allocation) {
     }
     let Some((key, site)) = find_or_make(hash) else { return };
     // SAFETY: as above.
-    let ids = if hash & INTERRUPT != 0 { 0 } else { unsafe { helper::bpf_get_current_pid_tgid() } };
+    let ids = if hash as u32 & FLAG_INTERRUPT != 0 {
+        0
+    } else {
+        unsafe { helper::bpf_get_current_pid_tgid() }
+    };
     let block = Block {
         size_and_owner: Block::pack(allocation.bytes, 0),
         birth_ns,
@@ -259,7 +263,7 @@ fn announce(key: u64, site: *mut KernelSite, allocation: &Allocation, walked: Wa
         (*record).call_site = allocation.call_site;
         (*record).kind = allocation.kind as u32;
         (*record).depth = walked.depth;
-        (*record).flags = if walked.hash & INTERRUPT != 0 { FLAG_INTERRUPT } else { 0 };
+        (*record).flags = walked.hash as u32 & FLAG_INTERRUPT;
         (*record).reserved = 0;
         let name = (&raw mut (*record).cache).cast::<Name>();
         *name = [0; size_of::<Name>() / 8];

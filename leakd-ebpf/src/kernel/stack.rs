@@ -49,12 +49,9 @@ static STACKS: PerCpuArray<Stack, WALKERS> = PerCpuArray::new();
 pub struct Walked {
     pub stack: *mut Stack,
     pub depth: u32,
-    /// Its lowest bit: an interrupt allocated.
+    /// [`FLAG_INTERRUPT`] is set in it if an interrupt allocated, and only then.
     pub hash: u64,
 }
-
-/// Set in a stack's hash: it ends with an interrupt.
-pub const INTERRUPT: u64 = 1;
 
 /// Frames that are walked at first: each takes the kernel some 40 ns. Most
 /// stacks are no deeper, or come to an interrupt's entry within these, and what
@@ -75,14 +72,18 @@ pub fn walk(context: *mut c_void, walker: u32, seed: u64) -> Option<Walked> {
     });
     if depth >= FIRST as u32 && flags == 0 {
         let found = read_frames::<KERNEL_FRAMES>(context, stack);
-        (depth, flags) = hashed(hash_rest(stack, found));
+        let (whole, its_flags) = hashed(hash_rest(stack, found));
+        // The kernel may have no room for a second walk.
+        if whole != 0 {
+            (depth, flags) = (whole, its_flags);
+        }
     }
     if depth == 0 {
         count(Counter::StacksIncomplete);
     }
     // SAFETY: as above.
-    let hash = unsafe { (*stack).hash } & !INTERRUPT;
-    Some(Walked { stack, depth, hash: hash | u64::from(flags & FLAG_INTERRUPT) })
+    let hash = unsafe { (*stack).hash } & !u64::from(FLAG_INTERRUPT);
+    Some(Walked { stack, depth, hash: hash | u64::from(flags) })
 }
 
 /// What a global function says: depth, and flags above it. The verifier is to know
@@ -129,7 +130,8 @@ fn read_frames<const MOST: usize>(context: *mut c_void, stack: *mut Stack) -> u6
 }
 
 /// Adds frames to the hash, from one up to another, of those that were found; ends
-/// behind the entry of an interrupt. Gives the depth, with the flags above it.
+/// behind the entry of an interrupt. Gives the depth, with the flags above it; 0 if too
+/// few were found.
 #[inline(always)]
 fn hash_frames<const FROM: usize, const TO: usize>(stack: *mut Stack, found: u64) -> u64 {
     if stack.is_null() || found < FROM as u64 {

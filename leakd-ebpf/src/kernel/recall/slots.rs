@@ -8,7 +8,7 @@ use leakd_common::kernel::{KERNEL_FRAMES, mix};
 
 /// Frames that may lie below the tracepoint's arguments: those of the program
 /// and of what runs it, the same each time.
-const OWN_FRAMES: u64 = 4;
+const FRAMES_BELOW: u64 = 4;
 /// Words that one function looks at.
 const PART: u64 = 32;
 const PARTS: u64 = WORDS as u64 / PART;
@@ -116,9 +116,9 @@ pub extern "C" fn find_slots(
         part += 1;
     }
     let frames = if depth < 64 { (1 << depth) - 1 } else { u64::MAX };
-    let own = (1 << OWN_FRAMES) - 1;
+    let own = (1 << FRAMES_BELOW) - 1;
     let has_each = (room.found | own) & frames == frames;
-    u64::from(has_each && depth > OWN_FRAMES && room.count <= SLOTS as u64)
+    u64::from(has_each && depth > FRAMES_BELOW && room.count <= SLOTS as u64)
 }
 
 /// Makes slots of those of the next words that are like a frame. A global function, as
