@@ -141,16 +141,17 @@ fn headline(page: &mut Page, target: &Target, ranked: &[&Site]) {
                 duration(target.min_age_ns)
             ),
         );
-    } else if target.execs > 0 {
-        page.paragraph(Role::Good, "", &format!("{who}: its last program holds nothing."));
-    } else if target.coverage.allocations == 0 {
-        page.paragraph(Role::Warning, "", &format!("{who}: no allocation was seen."));
+    } else if target.heap.allocations == 0 {
+        let text = match target.execs {
+            0 => "no allocation was seen",
+            // Of samples, that is not to say that there was none.
+            _ => "no allocation of its last program is on record",
+        };
+        page.paragraph(Role::Warning, "", &format!("{who}: {text}."));
     } else {
-        page.paragraph(
-            Role::Good,
-            "",
-            &format!("{who}: nothing is outstanding. Every block that was seen was freed."),
-        );
+        let of_last = if target.execs > 0 { " of its last program" } else { "" };
+        let text = format!("nothing is outstanding. Every block{of_last} that was seen was freed.");
+        page.paragraph(Role::Good, "", &format!("{who}: {text}"));
     }
     if let Some(out) = &target.out_of_memory {
         let text = out_of_memory(out);
