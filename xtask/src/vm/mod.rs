@@ -50,7 +50,7 @@ const PACKAGES: [&str; 4] = ["busybox-static", "cpio", "util-linux", "xz-utils"]
 const REASON: &str = "run other kernels in virtual machines";
 
 /// The status of tests of which some passed only when they were run once more, alone.
-const AGAIN: u8 = 3;
+const PASSED_ALONE: u8 = 3;
 // Exit statuses beside the command's own; 124 as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
 const LOST: u8 = 125;

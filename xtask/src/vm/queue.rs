@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 
 use super::machine::{self, Job, Outcome, Tools};
-use super::{AGAIN, INTERRUPTED, LOST, TIMED_OUT, interrupted};
+use super::{INTERRUPTED, LOST, PASSED_ALONE, TIMED_OUT, interrupted};
 use crate::process::say;
 
 /// Runs the jobs, so many at once, and gives one status for all. What is not done
@@ -47,7 +47,7 @@ pub fn run(jobs: &[Job], tools: &Tools, at_once: usize, within: Option<Duration>
         say!("all in {} s{taken}", begin.elapsed().as_secs());
     }
     Ok(of_all(jobs.iter().zip(statuses.iter()).map(|(job, status)| match status {
-        Some((AGAIN, _)) if job.are_tests => 0,
+        Some((PASSED_ALONE, _)) if job.are_tests => 0,
         Some((status, _)) => *status,
         None => TIMED_OUT,
     })))
@@ -62,7 +62,9 @@ fn of_all(statuses: impl Iterator<Item = u8> + Clone) -> u8 {
 fn in_words(status: Option<(u8, Duration)>, are_tests: bool) -> String {
     match status {
         Some((0, _)) => "passed".to_owned(),
-        Some((AGAIN, _)) if are_tests => "passed, some only once more, alone: see above".to_owned(),
+        Some((PASSED_ALONE, _)) if are_tests => {
+            "passed, some only once more, alone: see above".to_owned()
+        }
         Some((TIMED_OUT, _)) => "NOT DONE: there was no more time".to_owned(),
         Some((LOST, _)) => "LOST".to_owned(),
         Some((INTERRUPTED, _)) => "interrupted".to_owned(),

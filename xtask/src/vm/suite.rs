@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::initramfs::quote;
-use super::{AGAIN, left_out};
+use super::{PASSED_ALONE, left_out};
 use crate::command::test::{self, TestProgram};
 use crate::process::{self, say};
 use crate::toolchain;
@@ -81,10 +81,11 @@ const WAITING: [&str; 1] = ["verdicts::leaks_and_no_others"];
 /// In the test programs that have it, the test that compiles what others run.
 const COMPILES: &str = "compiles_programs";
 
-/// A function of the shell that runs a test program with arguments and gives its
+/// Functions of the shell. The first runs a test program with arguments and gives its
 /// status. What fails is run once more, alone, if AGAIN is set: where five tests share
 /// two emulated processors, one may starve. Both are printed, and what then passed is in
-/// a file beside the output.
+/// a file beside the output. The second ends with a status, or if that is 0, and there
+/// are such files in a folder, with another one, and says which tests they were.
 const RUN: &str = r#"
 run() {
     output=$1
@@ -96,6 +97,11 @@ run() {
     echo failed beside others, and run once more: $failed
     "$1" --include-ignored --test-threads=1 --exact $failed || return
     echo $failed >>$output.again
+}
+finish() {
+    [ $1 = 0 ] && cat $3/*.again >$3/all 2>/dev/null || exit $1
+    echo passed only when run once more, alone: $(cat $3/all)
+    exit $2
 }
 "#;
 
@@ -157,7 +163,7 @@ impl Suite {
     }
 
     /// The script that runs them; its status is 1 if any test failed, with `again` also
-    /// when it was run once more, and [`AGAIN`] if some passed only then.
+    /// when it was run once more, and [`PASSED_ALONE`] if some passed only then.
     pub fn script(&self, kernel: &str, part: &Part, again: bool) -> String {
         let mut script = format!(
             "export HOME=/root TERM=dumb RUST_BACKTRACE=0 PATH={}\n\
@@ -203,11 +209,7 @@ impl Suite {
                 ));
             }
         }
-        script.push_str(&format!(
-            "if [ $status = 0 ] && cat /run/*.again >/run/all 2>/dev/null; then\n\
-             echo passed only when run once more, alone: $(cat /run/all)\n\
-             status={AGAIN}\nfi\nexit $status\n"
-        ));
+        script.push_str(&format!("finish $status {PASSED_ALONE} /run\n"));
         script
     }
 }
@@ -258,5 +260,24 @@ exit 101
         let (status, said) = run(folder.path(), "", "0");
         assert_eq!(status, Some(1), "{said}");
         assert!(!said.contains("--test-threads=1"), "{said}");
+    }
+
+    /// Check that a machine in which a test passed only alone has a status of its own,
+    /// and names it, unless another one failed.
+    #[test]
+    fn who_passed_alone_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let finish = |status: u8| {
+            let script = format!("{RUN}finish {status} {PASSED_ALONE} .");
+            let mut shell = Command::new("sh");
+            let output = shell.args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        assert_eq!(finish(0), (Some(0), String::new()));
+        fs::write(folder.path().join("working.again"), "room::one room::two\n").unwrap();
+        fs::write(folder.path().join("waiting.again"), "room::three\n").unwrap();
+        let named = "passed only when run once more, alone: room::three room::one room::two\n";
+        assert_eq!(finish(0), (Some(PASSED_ALONE.into()), named.to_owned()));
+        assert_eq!(finish(1), (Some(1), String::new()));
     }
 }
