@@ -40,7 +40,9 @@ pub(super) fn close(groups: Vec<Vec<OwnedFd>>) {
 /// Processes that hold the descriptors of one group or more each.
 struct Children {
     pids: Vec<Pid>,
-    /// They exit when this is closed, by whatever closes it.
+    /// Each exits when it has read a byte of this, or when all have gone that could
+    /// write one, however that came about.
+    until: OwnedFd,
     held: OwnedFd,
 }
 
@@ -50,7 +52,7 @@ impl Children {
         let (ready, say_ready) = pipe2(OFlag::O_CLOEXEC)?;
         let (until, held) = pipe2(OFlag::O_CLOEXEC)?;
         let wanted = groups.len().min(CHILDREN);
-        let mut children = Self { pids: Vec::with_capacity(wanted), held };
+        let mut children = Self { pids: Vec::with_capacity(wanted), until, held };
         let mut failed = None;
         for number in 0..wanted {
             let child = turn.child(|| {
@@ -63,7 +65,7 @@ impl Children {
                 say(&say_ready);
                 // Whoever waits for it must not wait for the one that is killed.
                 shut(&say_ready);
-                wait_until_closed(&until);
+                wait(&children.until);
             });
             match child {
                 Ok(child) => children.pids.push(child),
@@ -83,20 +85,23 @@ impl Children {
 
     /// Has them exit; returns when all have.
     fn let_go(self) {
+        // To close it is not enough: a process that another thread has forked, and
+        // which has not come to exec yet, has a copy.
+        self.pids.iter().for_each(|_| say(&self.held));
         drop(self.held);
         self.pids.into_iter().for_each(child::wait);
     }
 }
 
 /// Writes a byte.
-fn say(ready: &OwnedFd) {
+fn say(to: &OwnedFd) {
     // SAFETY: one byte is read, of a constant. That nobody listens any more is
     // no matter: then this process is about to be let go.
-    unsafe { libc::write(ready.as_raw_fd(), [0u8].as_ptr().cast(), 1) };
+    unsafe { libc::write(to.as_raw_fd(), [0u8].as_ptr().cast(), 1) };
 }
 
-/// Waits for the other end of a pipe to be closed.
-fn wait_until_closed(until: &OwnedFd) {
+/// Waits for a byte, or for all copies of the other end of a pipe to be closed.
+fn wait(until: &OwnedFd) {
     let mut byte = 0u8;
     // SAFETY: a byte of this function's own is read to.
     while unsafe { libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) } < 0
@@ -123,5 +128,28 @@ mod tests {
             File::from(end).read_to_end(&mut bytes).expect("it can be read");
             assert!(bytes.is_empty());
         }
+    }
+
+    /// Check that it does not wait for a process that was forked meanwhile, by
+    /// another thread, and has a copy of everything.
+    #[test]
+    fn nobody_waits_for_bystanders() {
+        let (until, held) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let (_read, write) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let turn = child::turn();
+        let children = Children::fork(&turn, &[vec![write]]).expect("processes");
+        let bystander = turn.child(|| wait(&until));
+        let bystander = bystander.expect("a process");
+        let (say_done, done) = std::sync::mpsc::channel();
+        let letting_go = std::thread::spawn(move || {
+            children.let_go();
+            let _ = say_done.send(());
+        });
+        // No limit on how fast it is: it would wait for ever.
+        let outcome = done.recv_timeout(std::time::Duration::from_secs(60));
+        say(&held);
+        child::wait(bystander);
+        letting_go.join().expect("a thread");
+        outcome.expect("it waits for the bystander");
     }
 }
