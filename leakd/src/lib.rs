@@ -3,6 +3,9 @@
 //! Data goes one way: probe -> ledger (BPF maps) -> snapshot -> report model
 //! -> renderers. `docs/ARCHITECTURE.md` is the map.
 
+// Only the command line and the daemon's last words go to standard error by themselves.
+#![cfg_attr(not(test), warn(clippy::print_stderr))]
+
 #[cfg(test)]
 mod allocation_peak;
 pub mod allocator;

@@ -2,6 +2,8 @@
 //!
 //! Reports go to standard output, all else to standard error.
 
+#![allow(clippy::print_stderr, reason = "it speaks to people")]
+
 mod args;
 mod ask;
 mod attach;

@@ -20,6 +20,7 @@ impl LogSwitch {
     pub const NONE: Self = Self(None);
 
     /// Says so much from now on.
+    #[allow(clippy::print_stderr, reason = "the log is what does not work")]
     pub fn set(&self, level: LogLevel) {
         let Some(switch) = &self.0 else { return };
         if let Err(error) = switch.reload(filter(level)) {

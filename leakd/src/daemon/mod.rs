@@ -136,6 +136,7 @@ fn raise_descriptors() -> usize {
     limit.saturating_sub(OTHER_DESCRIPTORS).min(MOST_STATUS_FILES) as usize
 }
 
+#[allow(clippy::print_stderr, reason = "there is no log yet, or none any more")]
 fn trouble(message: &str) -> ExitCode {
     eprintln!("leakd: {}", crate::terminal::safe(message));
     ExitCode::from(2)

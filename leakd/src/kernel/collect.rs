@@ -56,7 +56,6 @@ pub(super) fn collect(
     let mut totals: Vec<(u64, KernelSite)> = Vec::new();
     for_each(trace.object.map("SITES")?, |key, value| totals.push((read(key), read(value))))?;
     let counters = trace.counters()?;
-    eprintln!("{:?}", &counters.counts[23..]);
     let missed = trace.object.missed()?;
     let mut details = report::KernelTrace {
         cache: trace.settings.cache.clone(),
