@@ -9,7 +9,7 @@ use crate::{
     ledger::{TARGETS, count},
     lifecycle::slot_of,
     registers::Registers,
-    ring,
+    ring::{self, NotAnnounced},
     support::{add, opaque},
     unwind::{self, Walk},
 };
@@ -67,8 +67,9 @@ pub fn page_fault_user(context: RawTracePointContext) -> i32 {
     if announced == 0 {
         match ring::announce_stack(EventKind::PageFaultStack, slot, site, start, ids, epoch) {
             // SAFETY: as above.
-            Some(_) => unsafe { (*totals).announced = 1 },
-            None => count(slot, Counter::RingFull),
+            Ok(_) => unsafe { (*totals).announced = 1 },
+            Err(NotAnnounced::Changed) => {}
+            Err(NotAnnounced::NoRoom) => count(slot, Counter::RingFull),
         }
     }
     0

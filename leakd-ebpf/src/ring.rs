@@ -33,26 +33,36 @@ pub fn current() -> Option<&'static RingBuf<StackRecord, RING_BYTES>> {
     RINGS.get(cpu)
 }
 
-/// Walks a stack into this CPU's ring; gives the number of the `StackEnd`, or
-/// nothing where there is no room.
+/// Why a stack was not announced.
+#[derive(Clone, Copy)]
+pub enum NotAnnounced {
+    /// The ring has no room.
+    NoRoom,
+    /// User space has changed the tables since the walk that gave the site's key, so
+    /// that this one came to another stack.
+    Changed,
+}
+
+/// Walks a stack into this CPU's ring; gives the number of the `StackEnd`. `hash` is
+/// what the same walk came to before: the site's key.
 #[inline(always)]
 pub fn announce_stack(
     kind: EventKind,
     slot: u32,
-    site: u64,
+    hash: u64,
     mut walk: Walk,
     ids: u64,
     epoch: u32,
-) -> Option<u32> {
-    let ring = current()?;
-    let mut entry = ring.reserve_untyped::<StackRecord>(0)?;
+) -> Result<u32, NotAnnounced> {
+    let ring = current().ok_or(NotAnnounced::NoRoom)?;
+    let mut entry = ring.reserve_untyped::<StackRecord>(0).ok_or(NotAnnounced::NoRoom)?;
     let record = entry.as_mut_ptr();
     // SAFETY: the record is ours until it is submitted; every field is written
     // here, and frames up to `depth`, which the reader keeps to.
     unsafe {
         (*record).kind = kind as u32;
         (*record).slot = slot;
-        (*record).site = site;
+        (*record).site = hash;
         (*record).tgid = (ids >> 32) as u32;
         (*record).tid = ids as u32;
         (*record).epoch = epoch;
@@ -63,9 +73,13 @@ pub fn announce_stack(
         (*record).depth = walk.depth;
         (*record).frame_pointer_steps = walk.frame_pointer_steps;
     }
+    if walk.hash != hash {
+        entry.discard(NO_WAKEUP);
+        return Err(NotAnnounced::Changed);
+    }
     let end = walk.end;
     entry.submit(wake_flag(ring));
-    Some(end)
+    Ok(end)
 }
 
 /// The wake-up flag for a record that is about to be submitted.

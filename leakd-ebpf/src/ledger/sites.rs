@@ -2,7 +2,7 @@
 
 use super::count;
 use crate::{
-    ring,
+    ring::{self, NotAnnounced},
     support::{add, lookup, opaque},
     unwind::Walk,
 };
@@ -105,14 +105,17 @@ impl Sites {
         }
     }
 
-    /// Tells user space of the site's stack. Should the ring be full, the
-    /// next allocation at this site tries again.
+    /// Tells user space of the site's stack. Where that cannot be, the next allocation
+    /// at this site tries again.
     #[inline(always)]
     pub fn announce(self, key: u64, site: *mut Site, walk: Walk, ids: u64, epoch: u32) {
-        let announced = ring::announce_stack(EventKind::Stack, self.slot, key, walk, ids, epoch);
-        let Some(end) = announced else {
-            count(self.slot, Counter::RingFull);
-            return;
+        let end = match ring::announce_stack(EventKind::Stack, self.slot, key, walk, ids, epoch) {
+            Ok(end) => end,
+            Err(NotAnnounced::Changed) => return,
+            Err(NotAnnounced::NoRoom) => {
+                count(self.slot, Counter::RingFull);
+                return;
+            }
         };
         // SAFETY: `site` is a value of the site map, which outlives the program.
         unsafe { (*site).announced = 1 };

@@ -148,6 +148,7 @@ pub extern "C" fn walk_into(walk: *mut Walk, frames: *mut Frames) -> u64 {
     let mut end = StackEnd::Depth as u64;
     let mut depth = 0u32;
     while depth < MAX_FRAMES as u32 {
+        state.hash = mix(state.hash, frame(state));
         // SAFETY: the verifier sees the mask, and that it is below MAX_FRAMES.
         unsafe { (*frames)[(black_box(depth) as usize) & (MAX_FRAMES - 1)] = frame(state) };
         depth += 1;

@@ -96,7 +96,7 @@ impl Engine {
                 self.catch_up_with(&stack);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
-                    if target.code.misled(&stack) {
+                    if target.code.misled(&stack) || target.code.shared(&stack) {
                         stack.end = StackEnd::Stale as u32;
                     }
                     target.page_fault_stacks.insert(stack.site, stack);
@@ -286,6 +286,7 @@ impl Engine {
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
             let synced =
                 self.stacks.sync(target, at_most).map_err(super::system("unwind tables"))?;
+            target.doubt_shared();
             tracing::debug!(?synced, pid, "mappings");
             removed_ns = synced.removed_ns;
             target.note_without_table(&synced.without_table);

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
-use leakd_common::event::{EventKind, INSTRUCTION_FRAME, MAX_FRAMES, ProcessRecord, StackRecord};
+use leakd_common::event::{
+    EventKind, INSTRUCTION_FRAME, MAX_FRAMES, ProcessRecord, StackEnd, StackRecord,
+};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -65,6 +67,12 @@ impl Stack {
             let is_instruction = instructions >> number & 1 != 0;
             (address, if is_instruction { Lookup::Instruction } else { Lookup::Return })
         })
+    }
+
+    /// Whether the walker may have had no table for some frame.
+    pub fn has_frames_without_table(&self) -> bool {
+        self.frame_pointer_steps > 0
+            || [StackEnd::NoMapping, StackEnd::NoTable].map(|end| end as u32).contains(&self.end)
     }
 }
 

@@ -208,7 +208,7 @@ impl Target {
     /// Remembers an announced stack; gives false if some of it is not in any
     /// known mapping.
     pub(super) fn remember(&mut self, mut stack: Stack) -> bool {
-        if self.code.misled(&stack) {
+        if self.code.misled(&stack) || self.code.shared(&stack) {
             stack.end = StackEnd::Stale as u32;
         }
         let at = |(address, lookup)| self.code.at(address, lookup, stack.time_ns).cloned();
@@ -230,6 +230,19 @@ impl Target {
                 if code.is_none() {
                     *code = self.code.at(address, lookup, stack.time_ns).cloned();
                 }
+            }
+        }
+    }
+
+    /// Looks at all stacks again, for code that has come to where they lead.
+    pub(super) fn doubt_shared(&mut self) {
+        if !self.code.brought_files() {
+            return;
+        }
+        let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
+        for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
+            if self.code.newly_shared(stack) {
+                stack.end = StackEnd::Stale as u32;
             }
         }
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `gdb` | stacks are those that gdb finds, frame by frame |
 //! | `heal` | stacks end where a table is missing, until it has come |
+//! | `replaced` | what is announced is what was counted, while tables come and go |
 //! | `signal` | what a signal interrupted gets the name of its own function |
 //! | `bottom` | stacks of Debian's programs are whole, page faults' too |
 //! | `torn` | no stack is torn where programs preempt each other |
@@ -16,6 +17,7 @@
 mod bottom;
 mod gdb;
 mod heal;
+mod replaced;
 mod signal;
 mod support;
 mod torn;

@@ -133,6 +133,15 @@ impl Trace {
         }
     }
 
+    /// Looks at a target's mappings, and handles what has been announced by now.
+    pub fn refresh(&mut self, slot: u16) {
+        let _entered = self.runtime.enter();
+        self.engine.refresh(slot).unwrap_or_else(|error| panic!("{error}"));
+        while let Some(announcement) = self.engine.try_next() {
+            self.engine.handle(announcement);
+        }
+    }
+
     /// A target's counters.
     pub fn counters(&self, slot: u16) -> TargetCounters {
         self.engine.counters(self.target(slot)).unwrap_or_else(|error| panic!("counters: {error}"))

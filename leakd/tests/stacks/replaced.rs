@@ -1,0 +1,46 @@
+//! Code that is replaced while it is walked: what is announced of a call site is the
+//! stack that its key was made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use leakd_common::event::StackEnd;
+
+use crate::support::process::Process;
+use crate::support::programs::compile;
+use crate::support::trace::{Seen, Trace};
+
+/// In programs/replaced.c: frames of a whole stack, at least.
+const LEVELS: usize = 15;
+
+/// Check that a stack which ends where a table is missing stands for one call site,
+/// although tables come and go between a site's first walk, which makes its key, and
+/// the one that announces it; and that it is said not to be known which file's code the
+/// calls are in, since they are in both.
+#[test]
+fn one_key_for_each_stack() {
+    let plugin = || compile("replaced_plugin.c", &["-shared", "-fPIC"]);
+    let mut command = Command::new(compile("replaced.c", &["-ldl"]));
+    command.args([plugin(), plugin()]);
+    let mut process = Process::start_ready(command);
+    let mut trace = Trace::start();
+    let slot = trace.attach(process.pid());
+    process.write(b"g");
+    let mut looks = 0;
+    while !process.has_said(b'd') {
+        trace.refresh(slot);
+        looks += 1;
+    }
+    let looked = trace.allocations(slot);
+    let is_whole = |seen: &&Seen| seen.stack.frames.len() > LEVELS;
+    let (whole, cut): (Vec<&Seen>, Vec<&Seen>) = looked.seen.iter().partition(is_whole);
+    let mut keys: BTreeMap<&[u64], BTreeSet<u64>> = BTreeMap::new();
+    for seen in &cut {
+        keys.entry(&seen.stack.frames).or_default().insert(seen.key);
+    }
+    let calls: u64 = cut.iter().map(|seen| seen.count).sum();
+    eprintln!("{looks} looks, {} whole stacks, {calls} that are cut off", whole.len());
+    assert!(whole.len() > 100 && calls > 0, "this shows nothing");
+    assert!(keys.values().all(|keys| keys.len() == 1), "{keys:x?}");
+    assert!(cut.iter().all(|seen| seen.end() == StackEnd::Stale), "{cut:x?}");
+}
