@@ -49,7 +49,8 @@ pub enum StackEnd {
     /// After [`MAX_FRAMES`] frames.
     Depth = 10,
     /// Found by user space: the walk used the table of a file that was no
-    /// longer mapped there, so its frames may be wrong.
+    /// longer mapped there, so its frames may be wrong; or it had none for a place
+    /// where several files were mapped in turn, so that calls in each count here.
     Stale = 11,
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::changes::{Change, Changes};
+use super::contested::{Contested, Source};
 use super::objects::CodeObject;
 use super::rings::Stack;
 use super::watch::Mapped;
@@ -27,20 +28,6 @@ pub struct MappedCode {
 }
 
 impl MappedCode {
-    /// Whether it holds what a return address or an instruction's leads to.
-    fn holds(&self, address: u64, lookup: Lookup) -> bool {
-        (self.mapping.begin..self.mapping.end).contains(&instruction(address, lookup))
-    }
-
-    /// Whether at an address that both hold, each has other code.
-    fn differs(&self, other: &Self) -> bool {
-        let place = |code: &Self| {
-            let ExecutableMapping { device, inode, begin, offset, .. } = code.mapping;
-            (device, inode, begin.wrapping_sub(offset))
-        };
-        place(self) != place(other)
-    }
-
     /// Whether it should have a file and could not be given one.
     fn lacks_file(&self) -> bool {
         matches!(self.mapping.kind, MappingKind::File { .. }) && self.object.is_none()
@@ -61,15 +48,6 @@ impl MappedCode {
     }
 }
 
-/// The address of the instruction that is meant.
-fn instruction(address: u64, lookup: Lookup) -> u64 {
-    match lookup {
-        // The call is the instruction before.
-        Lookup::Return => address.saturating_sub(1),
-        Lookup::Instruction => address,
-    }
-}
-
 /// The mapped code of one target.
 #[derive(Debug, Default)]
 pub struct Code {
@@ -82,9 +60,12 @@ pub struct Code {
     past: VecDeque<(Arc<MappedCode>, u64)>,
     /// When the mappings were last read: before that.
     looked_ns: u64,
-    /// Files' mappings that the last [`Code::set`] brought.
-    fresh: Vec<Arc<MappedCode>>,
+    /// When the program began, if it has replaced another one (CLOCK_MONOTONIC, ns).
+    began_ns: u64,
     changes: Changes,
+    contested: Contested,
+    /// Places are contested that were not when it was last asked.
+    contested_anew: bool,
 }
 
 impl Code {
@@ -96,47 +77,29 @@ impl Code {
     /// The code that ran at some time: `address` is a return address or that of
     /// an instruction, as `lookup` says.
     pub fn at(&self, address: u64, lookup: Lookup, time_ns: u64) -> Option<&Arc<MappedCode>> {
-        let holds = |code: &&Arc<MappedCode>| code.holds(address, lookup);
+        let call = match lookup {
+            // The call is the instruction before.
+            Lookup::Return => address.saturating_sub(1),
+            Lookup::Instruction => address,
+        };
+        let holds =
+            |code: &&Arc<MappedCode>| (code.mapping.begin..code.mapping.end).contains(&call);
         let gone = self.past.iter().filter(|(_, gone_ns)| time_ns < *gone_ns);
         let gone = gone.map(|(code, _)| code).find(holds);
         gone.or_else(|| {
-            let at = instruction(address, lookup);
-            let behind = self.current.partition_point(|code| code.mapping.begin <= at);
+            let behind = self.current.partition_point(|code| code.mapping.begin <= call);
             self.current[..behind].last().filter(holds)
         })
     }
 
-    /// Whether calls in the code of several files may have the same key as this stack:
-    /// where the walker has no table, the key tells addresses apart, not files.
-    pub fn shared(&self, stack: &Stack) -> bool {
-        self.shared_with(stack, self.past.iter().map(|(code, _)| code).chain(&self.current))
+    /// Whether calls in the code of several files may have the same key as a stack.
+    pub fn shares_key(&self, stack: &Stack) -> bool {
+        self.contested.shares_key(stack)
     }
 
-    /// Whether the last look has found files' code that was not there before.
-    pub fn brought_files(&self) -> bool {
-        !self.fresh.is_empty()
-    }
-
-    /// The same, for a stack that was found not to be: by what the last look has brought.
-    pub fn newly_shared(&self, stack: &Stack) -> bool {
-        self.shared_with(stack, self.fresh.iter())
-    }
-
-    fn shared_with<'a>(
-        &self,
-        stack: &Stack,
-        others: impl Iterator<Item = &'a Arc<MappedCode>> + Clone,
-    ) -> bool {
-        if !stack.has_frames_without_table() {
-            return false;
-        }
-        stack.addresses().any(|(address, lookup)| {
-            let mut others = others.clone().filter(|other| other.holds(address, lookup)).peekable();
-            others.peek().is_some()
-                && self
-                    .at(address, lookup, stack.time_ns)
-                    .is_some_and(|code| others.any(|other| other.differs(code)))
-        })
+    /// Whether this may be so of more stacks since it was last asked.
+    pub fn is_contested_anew(&mut self) -> bool {
+        std::mem::take(&mut self.contested_anew)
     }
 
     /// Whether a stack may have been walked by a table that did not belong
@@ -171,6 +134,10 @@ impl Code {
         if self.touched(begin, end).next().is_some_and(is_it) {
             return false;
         }
+        if inode != 0 && time_ns >= self.began_ns {
+            let file = (device, inode);
+            self.contested_anew |= self.contested.note(Source::Event, begin..end, offset, file);
+        }
         let is_file =
             |code: &Arc<MappedCode>| matches!(code.mapping.kind, MappingKind::File { .. });
         let replaces_code = self.touched(begin, end).any(is_file);
@@ -191,9 +158,9 @@ impl Code {
     pub fn replace_all(&mut self, time_ns: u64) {
         self.doubt_all(time_ns);
         self.mappings.clear();
-        // Stacks of the program before are not looked at any more.
-        self.current.clear();
-        self.past.clear();
+        (self.began_ns, self.contested) = (time_ns, Contested::default());
+        let gone = std::mem::take(&mut self.current);
+        self.bury(gone, time_ns);
     }
 
     /// Takes over a list of mappings that was read after `looked_ns`; gives
@@ -206,7 +173,6 @@ impl Code {
         mut open: impl FnMut(&ExecutableMapping) -> io::Result<Arc<CodeObject>>,
     ) -> bool {
         let before_ns = std::mem::replace(&mut self.looked_ns, looked_ns);
-        self.fresh.clear();
         if self.mappings == mappings && !self.current.iter().any(|code| code.lacks_file()) {
             return false;
         }
@@ -219,11 +185,13 @@ impl Code {
             fresh.push(code.unwrap_or_else(|| {
                 let is_file = matches!(mapping.kind, MappingKind::File { .. });
                 let object = if is_file { open(&mapping).ok() } else { None };
-                let code = Arc::new(MappedCode { mapping, object });
                 if is_file {
-                    self.fresh.push(Arc::clone(&code));
+                    let ExecutableMapping { begin, end, offset, device, inode, .. } = mapping;
+                    let file = (device, inode);
+                    self.contested_anew |=
+                        self.contested.note(Source::List, begin..end, offset, file);
                 }
-                code
+                Arc::new(MappedCode { mapping, object })
             }));
         }
         fresh.sort_by_key(|code| code.mapping.begin);
@@ -233,6 +201,11 @@ impl Code {
         self.current = fresh;
         self.bury(known.into_values(), looked_ns);
         true
+    }
+
+    /// The walker could not be told: the next [`Code::set`] gives true.
+    pub fn untold(&mut self) {
+        self.mappings.clear();
     }
 
     /// The walker has lost all that the last [`Code::set`] took away; see
@@ -262,10 +235,15 @@ impl Code {
     /// Where a file has taken another one's place and the kernel said nothing
     /// (mremap), it can have happened any time since the last look.
     fn doubt_unannounced(&mut self, code: &MappedCode, before_ns: u64) {
+        let mapping = &code.mapping;
         let differs = |was: &Arc<MappedCode>| {
-            matches!(was.mapping.kind, MappingKind::File { .. }) && was.differs(code)
+            let was = &was.mapping;
+            matches!(was.kind, MappingKind::File { .. })
+                && ((was.device, was.inode) != (mapping.device, mapping.inode)
+                    || was.begin.wrapping_sub(was.offset)
+                        != mapping.begin.wrapping_sub(mapping.offset))
         };
-        let (begin, end) = (code.mapping.begin, code.mapping.end);
+        let (begin, end) = (mapping.begin, mapping.end);
         if self.touched(begin, end).any(differs) && !self.changes.pending_in(begin, end) {
             let replaces_code = true;
             self.changes.add(Change { begin, end, from_ns: before_ns, replaces_code });

@@ -96,7 +96,7 @@ impl Engine {
                 self.catch_up_with(&stack);
                 let target = self.targets.get_mut(&slot)?;
                 if stack.epoch == target.epoch {
-                    if target.code.misled(&stack) || target.code.shared(&stack) {
+                    if target.code.misled(&stack) || target.code.shares_key(&stack) {
                         stack.end = StackEnd::Stale as u32;
                     }
                     target.page_fault_stacks.insert(stack.site, stack);
@@ -284,9 +284,10 @@ impl Engine {
         let mut removed_ns = looked_ns;
         let before_ns = target.code.looked_ns();
         if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
-            let synced =
-                self.stacks.sync(target, at_most).map_err(super::system("unwind tables"))?;
-            target.doubt_shared();
+            let synced = self.stacks.sync(target, at_most).map_err(|error| {
+                target.code.untold();
+                super::system("unwind tables")(error)
+            })?;
             tracing::debug!(?synced, pid, "mappings");
             removed_ns = synced.removed_ns;
             target.note_without_table(&synced.without_table);

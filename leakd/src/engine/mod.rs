@@ -24,6 +24,7 @@ pub mod attach;
 pub mod bad_frees;
 pub mod changes;
 pub mod code;
+mod contested;
 pub mod follow;
 pub mod ledger;
 pub mod objects;

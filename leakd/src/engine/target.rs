@@ -208,7 +208,7 @@ impl Target {
     /// Remembers an announced stack; gives false if some of it is not in any
     /// known mapping.
     pub(super) fn remember(&mut self, mut stack: Stack) -> bool {
-        if self.code.misled(&stack) || self.code.shared(&stack) {
+        if self.code.misled(&stack) || self.code.shares_key(&stack) {
             stack.end = StackEnd::Stale as u32;
         }
         let at = |(address, lookup)| self.code.at(address, lookup, stack.time_ns).cloned();
@@ -234,27 +234,16 @@ impl Target {
         }
     }
 
-    /// Looks at all stacks again, for code that has come to where they lead.
-    pub(super) fn doubt_shared(&mut self) {
-        if !self.code.brought_files() {
-            return;
-        }
-        let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
-        for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
-            if self.code.newly_shared(stack) {
-                stack.end = StackEnd::Stale as u32;
-            }
-        }
-    }
-
-    /// Looks at all stacks again, for changes that the walker does not know of.
+    /// Looks at all stacks again, for changes that the walker does not know of, and
+    /// for code that has come to where other code was.
     pub(super) fn doubt_stacks(&mut self) {
-        if self.code.all_settled() {
+        let contested_anew = self.code.is_contested_anew();
+        if self.code.all_settled() && !contested_anew {
             return;
         }
         let stacks = self.stacks.values_mut().map(|known| &mut known.stack);
         for stack in stacks.chain(self.page_fault_stacks.values_mut()) {
-            if self.code.newly_misled(stack) {
+            if self.code.newly_misled(stack) || (contested_anew && self.code.shares_key(stack)) {
                 stack.end = StackEnd::Stale as u32;
             }
         }

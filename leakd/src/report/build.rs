@@ -203,13 +203,13 @@ fn unchecked_frees(target: &TargetSnapshot) -> u64 {
 /// stack another key. Without a stack there is nothing to tell them by.
 fn merge(sites: Vec<SiteSnapshot>) -> Vec<SiteSnapshot> {
     let mut merged: Vec<SiteSnapshot> = Vec::with_capacity(sites.len());
-    let mut by_stack: HashMap<(Vec<u64>, u64), usize> = HashMap::new();
+    let mut by_stack: HashMap<_, usize> = HashMap::new();
     for site in sites {
         if site.addresses.is_empty() {
             merged.push(site);
             continue;
         }
-        let stack = (site.addresses.clone(), site.files);
+        let stack = site.identity();
         match by_stack.get(&stack) {
             Some(index) => add(&mut merged[*index], site),
             None => {
@@ -223,8 +223,11 @@ fn merge(sites: Vec<SiteSnapshot>) -> Vec<SiteSnapshot> {
 
 fn add(into: &mut SiteSnapshot, other: SiteSnapshot) {
     into.key = into.key.min(other.key); // not of the order in which they came
-    // The same addresses, once doubted and once not: they were right.
-    if other.end.is_some_and(WalkEnd::complete) {
+    // The same addresses, once doubted and once not: they were right. Where none is
+    // whole, they may be wrong in the same way.
+    let is_whole = other.end.is_some_and(WalkEnd::complete);
+    let is_doubted = other.end == Some(WalkEnd::Stale);
+    if is_whole || is_doubted && !into.end.is_some_and(WalkEnd::complete) {
         into.end = other.end;
     }
     let (a, b) = (&mut into.site, &other.site);

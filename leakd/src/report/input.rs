@@ -115,6 +115,16 @@ pub struct SiteSnapshot {
     pub kernel: Option<KernelSite>,
 }
 
+impl SiteSnapshot {
+    /// What call sites that are one have in common: the addresses, and what they lead
+    /// through. Not those that may be of several files: some of their calls are
+    /// other ones.
+    pub fn identity(&self) -> (Vec<u64>, u64, bool) {
+        let of_several = self.end == Some(StackEnd::Stale) && self.frame_pointer_steps > 0;
+        (self.addresses.clone(), self.files, of_several)
+    }
+}
+
 /// A free that was wrong.
 #[derive(Clone, Debug)]
 pub struct BadFreeSnapshot {

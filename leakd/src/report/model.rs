@@ -401,7 +401,8 @@ pub enum StackEnd {
     Internal,
     /// After as many frames as are kept.
     Depth,
-    /// What was mapped changed at that moment: the frames may be wrong.
+    /// What was mapped changed at that moment, or several files were mapped there in
+    /// turn: the frames may be wrong.
     Stale,
     /// The stack never reached user space.
     NotSeen,

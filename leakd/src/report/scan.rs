@@ -232,14 +232,14 @@ fn method(how: &How) -> Method {
 /// stack is one.
 fn sites(snapshots: Vec<SiteSnapshot>, outcome: &Outcome) -> Vec<ScanSite> {
     let mut numbers: HashMap<u64, usize> = HashMap::new();
-    let mut by_stack: HashMap<(Vec<u64>, u64), usize> = HashMap::new();
+    let mut by_stack: HashMap<_, usize> = HashMap::new();
     let mut sites: Vec<ScanSite> = Vec::new();
     for snapshot in snapshots {
         let key = snapshot.key;
         let next = sites.len();
         let number = match snapshot.addresses.is_empty() {
             true => next,
-            false => *by_stack.entry((snapshot.addresses.clone(), snapshot.files)).or_insert(next),
+            false => *by_stack.entry(snapshot.identity()).or_insert(next),
         };
         numbers.insert(key, number);
         if number == next {

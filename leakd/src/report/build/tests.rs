@@ -119,6 +119,39 @@ fn equal_stacks_are_merged() {
     assert_eq!(merged.lifetimes.iter().map(|one| one.blocks).sum::<u64>(), 150);
 }
 
+/// Check that a stack that may be of several files does not pass for the true one with
+/// the same addresses, and that a doubt is not lost where nothing speaks against it.
+#[test]
+fn doubted_stacks() {
+    let planted = Planted {
+        key: 1,
+        size: 10,
+        blocks: 100,
+        kept: 40,
+        aged: 30,
+        oldest_ns: 20 * SECOND,
+        lifetime_ns: 5_000,
+    };
+    let site = |key, end, frame_pointer_steps| {
+        let site = Planted { key, ..planted }.site(at(1));
+        SiteSnapshot { end: Some(end), frame_pointer_steps, ..site }
+    };
+    let ends = |sites| -> Vec<StackEnd> {
+        let sites = report(target(sites)).targets.remove(0).sites;
+        sites.iter().map(|site| site.stack_end).collect()
+    };
+    let of_several = site(2, WalkEnd::Stale, 1);
+    let mut apart = ends(vec![site(1, WalkEnd::Bottom, 1), of_several]);
+    apart.sort_by_key(|end| *end != StackEnd::Bottom);
+    assert_eq!(apart, [StackEnd::Bottom, StackEnd::Stale]);
+
+    let doubted = site(2, WalkEnd::Stale, 0);
+    assert_eq!(ends(vec![site(1, WalkEnd::Bottom, 0), doubted.clone()]), [StackEnd::Bottom]);
+    let cut = site(3, WalkEnd::NoTable, 0);
+    assert_eq!(ends(vec![cut.clone(), doubted.clone()]), [StackEnd::Stale]);
+    assert_eq!(ends(vec![doubted, cut]), [StackEnd::Stale]);
+}
+
 /// Check that sites without a stack stay apart, and say why they have none.
 #[test]
 fn sites_without_a_stack() {

@@ -163,7 +163,7 @@ pub fn brief(end: StackEnd) -> &'static str {
         StackEnd::BadFrame => "damaged stack or wrong unwind rule",
         StackEnd::Internal => "fault of leakd",
         StackEnd::Depth => "too deep",
-        StackEnd::Stale => "library just loaded",
+        StackEnd::Stale => "library loaded or replaced",
         StackEnd::NotSeen => "not seen",
         StackEnd::SiteTableFull => "table of call sites full",
     }
@@ -181,7 +181,7 @@ fn incomplete(end: StackEnd) -> Option<&'static str> {
         StackEnd::BadFrame => "callers unknown: the stack is damaged, or its rules are wrong",
         StackEnd::Internal => "callers unknown: a fault of leakd; please report it",
         StackEnd::Depth => "outer callers left out: the stack is deeper than leakd keeps",
-        StackEnd::Stale => "uncertain: libraries were loaded at that moment",
+        StackEnd::Stale => "uncertain: libraries were loaded or replaced there",
         StackEnd::NotSeen => "the call stack was not seen",
         StackEnd::SiteTableFull => "several call sites: the table of call sites was full",
     })
