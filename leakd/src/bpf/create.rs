@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
 
-use super::child;
+use super::child::{self, Turn};
 
 /// Has a child make so many descriptors, by calling `make` with 0, 1, ... until it
 /// fails, and gives those that were made, and why there are not more.
@@ -24,10 +24,17 @@ use super::child;
 /// allocate, lock or panic.
 pub(super) fn descriptors(
     count: usize,
+    make: impl FnMut(usize) -> io::Result<RawFd>,
+) -> (Vec<OwnedFd>, io::Result<()>) {
+    descriptors_in(&child::turn(), count, make)
+}
+
+fn descriptors_in(
+    turn: &Turn,
+    count: usize,
     mut make: impl FnMut(usize) -> io::Result<RawFd>,
 ) -> (Vec<OwnedFd>, io::Result<()>) {
     let mut made = Vec::with_capacity(count);
-    let turn = child::turn();
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (ours, its) = match pair {
         Ok(pair) => pair,
@@ -203,12 +210,14 @@ mod tests {
     fn nobody_takes_them() {
         let (mut first, say_first) = pipe();
         let (end, held) = pipe();
+        // Its copy of the turn would stay with a thread that it does not have.
+        let turn = child::turn();
         // SAFETY: the child does as if it were the only thread: it forks, waits for
         // messages and is killed.
         let maker = match unsafe { nix::unistd::fork() }.expect("a process") {
             nix::unistd::ForkResult::Parent { child } => child,
             nix::unistd::ForkResult::Child => {
-                let _ = descriptors(100_000, |number| {
+                let _ = descriptors_in(&turn, 100_000, |number| {
                     if number == 0 {
                         let _ = nix::unistd::write(&say_first, b"1");
                     }
@@ -221,7 +230,7 @@ mod tests {
                 unsafe { libc::_exit(0) }
             }
         };
-        drop((say_first, held));
+        drop((say_first, held, turn));
         first.read_exact(&mut [0]).expect("it makes them");
         nix::sys::signal::kill(maker, nix::sys::signal::Signal::SIGKILL).expect("our child");
         child::wait(maker);

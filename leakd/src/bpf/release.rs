@@ -138,7 +138,11 @@ mod tests {
         let (_read, write) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         let turn = child::turn();
         let children = Children::fork(&turn, &[vec![write]]).expect("processes");
-        let bystander = turn.child(|| wait(&until));
+        let bystander = turn.child(|| {
+            // Or it would stay for ever if this process were killed.
+            shut(&held);
+            wait(&until);
+        });
         let bystander = bystander.expect("a process");
         let (say_done, done) = std::sync::mpsc::channel();
         let letting_go = std::thread::spawn(move || {
