@@ -98,7 +98,7 @@ fn contest(places: &mut Vec<Range<u64>>, place: Range<u64>) -> bool {
     }
     let start = touched.first().map_or(place.start, |other| other.start.min(place.start));
     let end = touched.last().map_or(place.end, |other| other.end.max(place.end));
-    places.splice(first..behind, [start..end]);
+    places.splice(first..behind, std::iter::once(start..end));
     if places.len() > PLACES {
         // Those two that are nearest to each other become one.
         let gap = |at: &usize| places[*at].start - places[*at - 1].end;
@@ -195,7 +195,7 @@ mod tests {
     fn too_many() {
         let mut contested = Contested::default();
         for number in 0..3 * KEPT as u64 {
-            let begin = number / 2 << 12;
+            let begin = (number / 2) << 12;
             contested.note(Source::List, begin..begin + 0x1000, 0, (1, number % 2));
             assert!(contested.places.len() <= PLACES && contested.found.len() <= KEPT, "{number}");
         }
