@@ -6,6 +6,7 @@ use crate::support::{
     probes::{probes_present, wait_until_nothing_left},
     process::Process,
     programs::program,
+    wait_for,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -34,7 +35,7 @@ fn sigterm_ends_cleanly() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
     daemon.attach(target.pid());
-    assert!(probes_present(target.pid()));
+    wait_for("its probes", || probes_present(target.pid()).then_some(()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGTERM);
     assert_eq!(status, 0);
@@ -51,7 +52,7 @@ fn kill_9_leaves_nothing() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
     daemon.attach(target.pid());
-    assert!(probes_present(target.pid()));
+    wait_for("its probes", || probes_present(target.pid()).then_some(()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGKILL);
     assert_eq!(status, 128 + 9);
@@ -116,11 +117,11 @@ fn nothing_piles_up() {
         daemon.attach(target.pid());
         let pid = target.pid();
         target.end();
-        crate::support::wait_for("the end of the trace", || {
+        wait_for("the end of the trace", || {
             let status = daemon.ask(json!({"ask": "status"}));
             (status["tracing"]["targets"] == 0).then_some(())
         });
-        let report = crate::support::wait_for("its last report", || {
+        let report = wait_for("its last report", || {
             let report = daemon.ask(json!({"ask": "report", "pid": pid}));
             (report["answer"] == "report").then_some(report)
         });
@@ -129,8 +130,6 @@ fn nothing_piles_up() {
     }
     eprintln!("descriptors after each trace: {counts:?}");
     // The last ones may be on their way out.
-    crate::support::wait_for("its descriptors to be given back", || {
-        (links() <= counts[1]).then_some(())
-    });
+    wait_for("its descriptors to be given back", || (links() <= counts[1]).then_some(()));
     daemon.end(Signal::SIGTERM);
 }
