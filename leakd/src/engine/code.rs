@@ -1,6 +1,6 @@
 //! What code a target has mapped, now and a moment ago.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -201,6 +201,16 @@ impl Code {
         self.current = fresh;
         self.bury(known.into_values(), looked_ns);
         true
+    }
+
+    /// What was opened for these mappings may be other files: they are without one
+    /// until the next [`Code::set`].
+    pub fn disown(&mut self, mappings: &HashSet<ExecutableMapping>) {
+        for code in &mut self.current {
+            if mappings.contains(&code.mapping) {
+                *code = Arc::new(MappedCode { mapping: code.mapping.clone(), object: None });
+            }
+        }
     }
 
     /// The walker could not be told: the next [`Code::set`] gives true.

@@ -1,7 +1,7 @@
 //! What changes while a target is under trace: its mappings, its program
 //! image, its children, its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::rings::{Announcement, Flush, Stack};
 use super::target::{Ended, Target};
 use super::watch::Watch;
 use super::{Engine, EngineError, snapshot};
-use crate::process::{ProcessError, mappings};
+use crate::process::{ExecutableMapping, ProcessError, mappings};
 use crate::thread_time::thread_time;
 use crate::unwind::address_space::WithoutTable;
 use crate::unwind::source::NoTable;
@@ -279,11 +279,27 @@ impl Engine {
         let pid = target.pid();
         let looked_ns = snapshot::now_ns().map_err(super::system("the clock"))?;
         let mapped = mappings(pid)?;
-        let objects = &mut self.objects;
+        let (objects, mut doubtful) = (&mut self.objects, HashSet::new());
+        let open = |mapping: &ExecutableMapping| {
+            let opened = objects.open(pid, mapping)?;
+            if !opened.is_it {
+                doubtful.insert(mapping.clone());
+            }
+            Ok(opened.object)
+        };
         // What has come and gone again has misled nobody since then.
         let mut removed_ns = looked_ns;
         let before_ns = target.code.looked_ns();
-        if target.code.set(mapped, looked_ns, |mapping| objects.open(pid, mapping)) {
+        let is_new = target.code.set(mapped, looked_ns, open);
+        if !doubtful.is_empty() {
+            // A file was opened at a mapping's addresses: was it that mapping's still?
+            for mapping in mappings(pid).unwrap_or_default() {
+                doubtful.remove(&mapping);
+            }
+            target.refresh_due = !doubtful.is_empty();
+            target.code.disown(&doubtful);
+        }
+        if is_new {
             let synced = self.stacks.sync(target, at_most).map_err(|error| {
                 target.code.untold();
                 super::system("unwind tables")(error)

@@ -1,7 +1,9 @@
 //! The files that targets have mapped code from, read once for all of them.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -24,6 +26,16 @@ pub struct CodeObject {
     pub error: Option<ElfError>,
 }
 
+/// What was opened for a mapping.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub object: Arc<CodeObject>,
+    /// Device and inode are the mapping's. Else it may be what was mapped there in the
+    /// meantime; or the file system, an overlay or btrfs, gives others.
+    pub is_it: bool,
+}
+
 /// The code objects in use, by identity.
 #[derive(Debug)]
 pub struct CodeObjects {
@@ -44,8 +56,14 @@ impl CodeObjects {
     }
 
     /// The object behind a mapping of a process.
-    pub fn open(&mut self, pid: u32, mapping: &ExecutableMapping) -> io::Result<Arc<CodeObject>> {
+    pub fn open(&mut self, pid: u32, mapping: &ExecutableMapping) -> io::Result<Opened> {
         let file = open_object(pid, mapping)?;
+        let metadata = file.metadata()?;
+        let is_it = (metadata.dev(), metadata.ino()) == (mapping.device, mapping.inode);
+        Ok(Opened { object: self.read(file, mapping)?, is_it })
+    }
+
+    fn read(&mut self, file: File, mapping: &ExecutableMapping) -> io::Result<Arc<CodeObject>> {
         let identity = FileIdentity::of(&file)?;
         if let Some(object) = self.known.get(&identity).and_then(Weak::upgrade) {
             return Ok(object);
@@ -67,5 +85,41 @@ impl CodeObjects {
         self.known.retain(|_, object| object.strong_count() > 0);
         self.known.insert(identity, Arc::downgrade(&object));
         Ok(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::engine::code::Code;
+    use crate::process::mappings;
+
+    /// Check that it shows when what is mapped is not what was said to be mapped, and
+    /// that a file which is disowned is looked for again.
+    #[test]
+    fn another_file() {
+        let pid = std::process::id();
+        let mut objects = CodeObjects::new(Vec::new());
+        let is_file =
+            |mapping: &ExecutableMapping| matches!(mapping.kind, MappingKind::File { .. });
+        let mut mapped = mappings(pid).expect("our own");
+        mapped.retain(is_file);
+        let mapped = mapped.remove(0);
+        assert!(objects.open(pid, &mapped).expect("it is mapped").is_it);
+        let before = ExecutableMapping { inode: mapped.inode + 1, ..mapped.clone() };
+        assert!(!objects.open(pid, &before).expect("another one is mapped").is_it);
+
+        let mut code = Code::default();
+        let mut look = |code: &mut Code| {
+            code.set(vec![mapped.clone()], 1, |mapping| Ok(objects.open(pid, mapping)?.object))
+        };
+        let has_file = |code: &Code| code.current().all(|code| code.object.is_some());
+        assert!(look(&mut code) && has_file(&code));
+        assert!(!look(&mut code));
+        code.disown(&HashSet::from([mapped.clone()]));
+        assert!(!has_file(&code));
+        assert!(look(&mut code) && has_file(&code));
     }
 }

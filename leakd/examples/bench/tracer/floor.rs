@@ -72,7 +72,8 @@ impl Floor {
         let mut probes = Probes::default();
         for mapping in mappings(pid)? {
             // The vdso and its like are no files.
-            let Ok(object) = self.objects.open(pid, &mapping) else { continue };
+            let Ok(opened) = self.objects.open(pid, &mapping) else { continue };
+            let object = opened.object;
             if !object.discovery.is_empty() {
                 probes.attach(&self.programs, &object, 0, pid)?;
             }
@@ -84,7 +85,8 @@ impl Floor {
     /// Finds the first function of a kind in what the process has mapped.
     pub fn place(&mut self, pid: u32, function: Function) -> Result<Option<Place>> {
         for mapping in mappings(pid)? {
-            let Ok(object) = self.objects.open(pid, &mapping) else { continue };
+            let Ok(opened) = self.objects.open(pid, &mapping) else { continue };
+            let object = opened.object;
             let mut probes = object.discovery.allocators.iter().flat_map(|one| &one.probes);
             let found = probes.find(|probe| probe.function == function).map(|probe| {
                 let moved = probe.placement.address - probe.address;
