@@ -35,7 +35,7 @@ fn sigterm_ends_cleanly() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
     daemon.attach(target.pid());
-    wait_for("its probes", || probes_present(target.pid()).then_some(()));
+    assert!(probes_present(target.pid()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGTERM);
     assert_eq!(status, 0);
@@ -52,7 +52,7 @@ fn kill_9_leaves_nothing() {
     let mut target = Process::start_ready(Command::new(program("orders_no_debug")));
     let daemon = Leakd::start(QUIET);
     daemon.attach(target.pid());
-    wait_for("its probes", || probes_present(target.pid()).then_some(()));
+    assert!(probes_present(target.pid()));
     let socket = daemon.socket();
     let (status, directory) = daemon.end(Signal::SIGKILL);
     assert_eq!(status, 128 + 9);
