@@ -65,7 +65,7 @@ impl Children {
                 say(&say_ready);
                 // Whoever waits for it must not wait for the one that is killed.
                 shut(&say_ready);
-                wait(&children.until);
+                hear(&children.until);
             });
             match child {
                 Ok(child) => children.pids.push(child),
@@ -101,7 +101,7 @@ fn say(to: &OwnedFd) {
 }
 
 /// Waits for a byte, or for all copies of the other end of a pipe to be closed.
-fn wait(until: &OwnedFd) {
+fn hear(until: &OwnedFd) {
     let mut byte = 0u8;
     // SAFETY: a byte of this function's own is read to.
     while unsafe { libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1) } < 0
@@ -141,7 +141,7 @@ mod tests {
         let bystander = turn.child(|| {
             // Or it would stay for ever if this process were killed.
             shut(&held);
-            wait(&until);
+            hear(&until);
         });
         let bystander = bystander.expect("a process");
         let (say_done, done) = std::sync::mpsc::channel();

@@ -98,7 +98,7 @@ impl Code {
     }
 
     /// Whether this may be so of more stacks since it was last asked.
-    pub fn is_contested_anew(&mut self) -> bool {
+    pub fn take_contested_anew(&mut self) -> bool {
         std::mem::take(&mut self.contested_anew)
     }
 
@@ -211,11 +211,6 @@ impl Code {
                 *code = Arc::new(MappedCode { mapping: code.mapping.clone(), object: None });
             }
         }
-    }
-
-    /// The walker could not be told: the next [`Code::set`] gives true.
-    pub fn untold(&mut self) {
-        self.mappings.clear();
     }
 
     /// The walker has lost all that the last [`Code::set`] took away; see

@@ -76,15 +76,7 @@ impl Contested {
         // A call may be the last instruction, and return behind it.
         let is_contested =
             |at: &u64| self.places.iter().any(|place| place.start <= *at && *at <= place.end);
-        if self.places.is_empty() || !stack.has_frames_without_table() {
-            return false;
-        }
-        match (stack.frame_pointer_steps, stack.frames.last()) {
-            // Only where it ended was no table.
-            (0, last) => last.is_some_and(is_contested),
-            // It is not known where else.
-            _ => stack.frames.iter().any(is_contested),
-        }
+        stack.without_table().iter().any(is_contested)
     }
 }
 

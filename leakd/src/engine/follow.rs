@@ -296,14 +296,13 @@ impl Engine {
             for mapping in mappings(pid).unwrap_or_default() {
                 doubtful.remove(&mapping);
             }
-            target.refresh_due = !doubtful.is_empty();
+            target.refresh_due |= !doubtful.is_empty();
             target.code.disown(&doubtful);
         }
-        if is_new {
-            let synced = self.stacks.sync(target, at_most).map_err(|error| {
-                target.code.untold();
-                super::system("unwind tables")(error)
-            })?;
+        // What the walker could not be told before, it is told now.
+        if is_new || !self.stacks.knows(pid) {
+            let synced =
+                self.stacks.sync(target, at_most).map_err(super::system("unwind tables"))?;
             tracing::debug!(?synced, pid, "mappings");
             removed_ns = synced.removed_ns;
             target.note_without_table(&synced.without_table);

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -58,13 +57,17 @@ impl CodeObjects {
     /// The object behind a mapping of a process.
     pub fn open(&mut self, pid: u32, mapping: &ExecutableMapping) -> io::Result<Opened> {
         let file = open_object(pid, mapping)?;
-        let metadata = file.metadata()?;
-        let is_it = (metadata.dev(), metadata.ino()) == (mapping.device, mapping.inode);
-        Ok(Opened { object: self.read(file, mapping)?, is_it })
+        let identity = FileIdentity::of(&file)?;
+        let is_it = mapping.is_of(identity.device, identity.inode);
+        Ok(Opened { object: self.read(file, identity, mapping)?, is_it })
     }
 
-    fn read(&mut self, file: File, mapping: &ExecutableMapping) -> io::Result<Arc<CodeObject>> {
-        let identity = FileIdentity::of(&file)?;
+    fn read(
+        &mut self,
+        file: File,
+        identity: FileIdentity,
+        mapping: &ExecutableMapping,
+    ) -> io::Result<Arc<CodeObject>> {
         if let Some(object) = self.known.get(&identity).and_then(Weak::upgrade) {
             return Ok(object);
         }

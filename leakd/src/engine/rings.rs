@@ -69,10 +69,15 @@ impl Stack {
         })
     }
 
-    /// Whether the walker may have had no table for some frame.
-    pub fn has_frames_without_table(&self) -> bool {
-        self.frame_pointer_steps > 0
-            || [StackEnd::NoMapping, StackEnd::NoTable].map(|end| end as u32).contains(&self.end)
+    /// The addresses for which the walker may have had no table.
+    pub fn without_table(&self) -> &[u64] {
+        let ends = [StackEnd::NoMapping, StackEnd::NoTable].map(|end| end as u32);
+        match &*self.frames {
+            // It is not known which of them were left by the frame pointer.
+            frames if self.frame_pointer_steps > 0 => frames,
+            [.., last] if ends.contains(&self.end) => std::slice::from_ref(last),
+            _ => &[],
+        }
     }
 }
 

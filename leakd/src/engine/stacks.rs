@@ -73,6 +73,11 @@ impl Stacks {
         })
     }
 
+    /// Whether the kernel was told of a process's mappings, and has them still.
+    pub(super) fn knows(&self, pid: u32) -> bool {
+        self.spaces.knows(pid)
+    }
+
     /// Mappings of a process that have no table, or none yet.
     pub(super) fn without_table(&self, pid: u32) -> Vec<WithoutTable> {
         self.spaces.without_table(pid)

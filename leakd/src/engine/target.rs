@@ -237,7 +237,7 @@ impl Target {
     /// Looks at all stacks again, for changes that the walker does not know of, and
     /// for code that has come to where other code was.
     pub(super) fn doubt_stacks(&mut self) {
-        let contested_anew = self.code.is_contested_anew();
+        let contested_anew = self.code.take_contested_anew();
         if self.code.all_settled() && !contested_anew {
             return;
         }

@@ -60,6 +60,13 @@ pub struct ExecutableMapping {
     pub kind: MappingKind,
 }
 
+impl ExecutableMapping {
+    /// Whether it is of the file with this device and inode, as stat(2) gives them.
+    pub fn is_of(&self, device: u64, inode: u64) -> bool {
+        (self.device, self.inode) == (device, inode)
+    }
+}
+
 /// The executable mappings of a process, in the order of their addresses.
 /// The kernel's areas for uprobes are left out.
 ///

@@ -48,7 +48,7 @@ pub(super) fn open_by_path(pid: u32, mapping: &ExecutableMapping) -> io::Result<
     let MappingKind::File { path, deleted } = &mapping.kind else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the mapping has no file"));
     };
-    let is_it = |found: &Metadata| found.ino() == mapping.inode && found.dev() == mapping.device;
+    let is_it = |found: &Metadata| mapping.is_of(found.dev(), found.ino());
     let mut result = open_regular(&below_root(pid, path), is_it);
     // Or was the newline a backslash and three digits, or " (deleted)" part
     // of the name?

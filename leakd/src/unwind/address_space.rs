@@ -213,6 +213,12 @@ impl<M: UnwindMaps> AddressSpaces<M> {
         Ok(changed)
     }
 
+    /// Whether the kernel holds what the last [`AddressSpaces::sync`] of a process
+    /// gave: an error in that, or later, takes it away.
+    pub fn knows(&self, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
     /// Mappings of a process that are of files and have no table.
     pub fn without_table(&self, pid: u32) -> Vec<WithoutTable> {
         let kept = self.processes.get(&pid).into_iter().flatten();

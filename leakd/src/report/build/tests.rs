@@ -92,18 +92,21 @@ fn young_blocks_rank_last() {
     assert_eq!(order, [8, 0, 0]);
 }
 
+/// What stands at call sites that are to become one.
+const TO_MERGE: Planted = Planted {
+    key: 7,
+    size: 10,
+    blocks: 100,
+    kept: 40,
+    aged: 30,
+    oldest_ns: 20 * SECOND,
+    lifetime_ns: 5_000,
+};
+
 /// Check that sites with equal stacks become one, whose numbers are the sums.
 #[test]
 fn equal_stacks_are_merged() {
-    let one = Planted {
-        key: 7,
-        size: 10,
-        blocks: 100,
-        kept: 40,
-        aged: 30,
-        oldest_ns: 20 * SECOND,
-        lifetime_ns: 5_000,
-    };
+    let one = TO_MERGE;
     let two = Planted { key: 5, kept: 10, aged: 10, oldest_ns: 25 * SECOND, ..one };
     let other = Planted { key: 6, ..one };
     let sites = vec![one.site(at(1)), other.site(at(2)), two.site(at(1))];
@@ -123,17 +126,8 @@ fn equal_stacks_are_merged() {
 /// the same addresses, and that a doubt is not lost where nothing speaks against it.
 #[test]
 fn doubted_stacks() {
-    let planted = Planted {
-        key: 1,
-        size: 10,
-        blocks: 100,
-        kept: 40,
-        aged: 30,
-        oldest_ns: 20 * SECOND,
-        lifetime_ns: 5_000,
-    };
     let site = |key, end, frame_pointer_steps| {
-        let site = Planted { key, ..planted }.site(at(1));
+        let site = Planted { key, ..TO_MERGE }.site(at(1));
         SiteSnapshot { end: Some(end), frame_pointer_steps, ..site }
     };
     let ends = |sites| -> Vec<StackEnd> {

@@ -124,12 +124,19 @@ impl Trace {
     }
 
     fn handle_next(&mut self) {
-        let mut next = self.runtime.block_on(async {
+        let next = self.runtime.block_on(async {
             tokio::time::timeout(TICK, self.engine.next()).await.unwrap_or(None)
         });
-        while let Some(announcement) = next {
+        if let Some(announcement) = next {
             self.engine.handle(announcement);
-            next = self.engine.try_next();
+            self.handle_waiting();
+        }
+    }
+
+    /// Handles what has been announced by now.
+    fn handle_waiting(&mut self) {
+        while let Some(announcement) = self.engine.try_next() {
+            self.engine.handle(announcement);
         }
     }
 
@@ -137,9 +144,7 @@ impl Trace {
     pub fn refresh(&mut self, slot: u16) {
         let _entered = self.runtime.enter();
         self.engine.refresh(slot).unwrap_or_else(|error| panic!("{error}"));
-        while let Some(announcement) = self.engine.try_next() {
-            self.engine.handle(announcement);
-        }
+        self.handle_waiting();
     }
 
     /// A target's counters.
